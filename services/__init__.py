@@ -1,0 +1,1 @@
+"""One folder a running process; each only joins the core to the outside world."""

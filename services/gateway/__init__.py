@@ -1,0 +1,1 @@
+"""Takes jobs, data and promotions; answers predictions at T = 1."""

@@ -1,0 +1,1 @@
+"""Answers temperature-softened logits over HTTP."""

@@ -1,0 +1,1 @@
+"""Runs jobs stage by stage; Celery wakes it."""

@@ -1,0 +1,1 @@
+"""The shared parts that do speak to the outside: Redis, Celery, HTTP."""

@@ -1,0 +1,1 @@
+"""What both HTTP services have in common: problems, request ids, limits, metrics."""

@@ -1,0 +1,1 @@
+"""Files that outlive a process: written aside, checked, then renamed into place."""

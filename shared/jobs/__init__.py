@@ -1,0 +1,1 @@
+"""What a job may do: its states, its service, the ports it needs."""

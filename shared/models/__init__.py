@@ -1,0 +1,1 @@
+"""Networks by name, and how their weights are kept."""

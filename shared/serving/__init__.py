@@ -1,0 +1,1 @@
+"""A student bundle answering in process on ONNX Runtime."""
