@@ -18,7 +18,7 @@ class Contract(BaseModel):
 def refuse(error: DistillationError) -> PydanticCustomError:
     """Return what a validator raises so that the client sees the error's own code, words and remedy."""
     # The text goes in as a value: braces in what the client sent must not be read as a template.
-    return PydanticCustomError(error.code, "{message}", {"message": str(error), "remedy": error.remedy})  # type: ignore[arg-type]
+    return PydanticCustomError(error.code, "{message}", {"message": str(error), "remedy": error.remedy})
 
 
 def _finite_temperature(value: Any) -> Any:

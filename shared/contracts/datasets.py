@@ -1,14 +1,14 @@
 """Datasets: the manifest stored beside the images, and how they are listed."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from shared.contracts.base import Classes, Contract, Digest, Name
 from shared.contracts.images import ImageInput
 
-DATASET_FORMAT = 1
+DATASET_FORMAT: Final = 1
 
 BUILTIN_DATASETS: dict[str, str] = {
     "mnist": "MNIST, 60,000 + 10,000 digits, from the idx files under IMAGO_DATA_DIR/mnist",

@@ -1,7 +1,7 @@
 """Students: the card of a served bundle, and how students are listed, promoted and rolled back."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from shared.contracts.evaluation import Comparison, Evaluation
 from shared.contracts.images import Preprocessing
 from shared.contracts.jobs import Objective
 
-STUDENT_FORMAT = 1
+STUDENT_FORMAT: Final = 1
 
 
 class BundleFile(Contract):

@@ -1,7 +1,7 @@
 """Teachers: the description stored beside their weights, and what the teacher service answers."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ from shared.contracts.architectures import Architecture
 from shared.contracts.base import Classes, Contract, Digest, Name, Temperature
 from shared.contracts.images import ImageInput, Preprocessing
 
-TEACHER_FORMAT = 1
+TEACHER_FORMAT: Final = 1
 
 PRECISION_HEADER = "X-Teacher-Precision"
 DIGEST_HEADER = "X-Teacher-Digest"
