@@ -1,8 +1,8 @@
 """Every error raised on purpose, drawn as a tree.
 
 The root is `DistillationError`. Each error keeps its facts as attributes, says what was wrong and what was
-given, and carries a `remedy`: what the caller can do about it. The stable `code` that clients see is the class
-name in kebab case (`JobNotFound` is `job-not-found`). Status codes are the business of each HTTP service.
+given, and carries a `remedy`: what the caller can do about it. The stable `code` that clients see is the
+class name in kebab case (`JobNotFound` is `job-not-found`). Status codes are the business of each HTTP service.
 """
 
 import re

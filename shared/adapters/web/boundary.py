@@ -1,0 +1,122 @@
+"""The outermost layer of an HTTP service: request ids, body limits, metrics, a last answer.
+
+Pure ASGI, because it is on the way of every prediction: a dictionary look-up or two, no task and no thread.
+"""
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping
+
+from prometheus_client import Counter, Histogram
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared import logs
+from shared.adapters.web.problems import error_response, problem_response
+from shared.contracts.problems import Problem
+from shared.errors import BodyTooLarge
+
+log = logging.getLogger(__name__)
+
+REQUESTS = Counter("imago_http_requests_total", "Requests answered", ["route", "method", "status"])
+SECONDS = Histogram(
+    "imago_http_request_seconds",
+    "Time from the request's head to the end of the answer",
+    ["route"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+_SANE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+
+
+class Boundary:
+    """Wraps the whole app. `limits_bytes` gives the body limit by path prefix, the longest prefix first."""
+
+    def __init__(
+        self, app: ASGIApp, *, limit_bytes: int, limits_bytes: Mapping[str, int] | None = None
+    ) -> None:
+        self.app = app
+        self.limit_bytes = limit_bytes
+        self.limits_bytes = sorted((limits_bytes or {}).items(), key=lambda item: -len(item[0]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = _header(scope, b"x-request-id")
+        identifier = given if given and _SANE_ID.match(given) else secrets.token_hex(8)
+        token = logs.request_id.set(identifier)
+        try:
+            await self._answer(scope, receive, send, identifier)
+        finally:
+            logs.request_id.reset(token)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, identifier: str) -> None:
+        began = time.perf_counter()
+        limit = next(
+            (size for prefix, size in self.limits_bytes if scope["path"].startswith(prefix)), self.limit_bytes
+        )
+        status = 0
+        taken = 0
+        too_large = False
+
+        async def counted() -> Message:
+            nonlocal taken, too_large
+            message = await receive()
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                if taken > limit:
+                    too_large = True
+                    raise BodyTooLarge(limit)
+            return message
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if too_large and status == 0:
+                return  # frameworks make a 400 of what `counted` raised; the 413 below is the answer
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = identifier
+            await send(message)
+
+        declared = _header(scope, b"content-length")
+        try:
+            if declared and declared.isdigit() and int(declared) > limit:
+                too_large = True
+            else:
+                await self.app(scope, counted, stamped)
+        except Exception as error:  # the last line of defence: see below
+            # Not raised on: uvicorn would close the connection under the client's next request.
+            if status == 0 and not too_large:
+                log.exception("unhandled error", extra={"path": scope["path"]})
+                problem = Problem(
+                    title="Internal Server Error",
+                    status=500,
+                    code="internal-error",
+                    detail="an unexpected error was logged under this request_id",
+                    remedy="Report the request_id to whoever runs this service.",
+                )
+                await problem_response(problem)(scope, receive, stamped)
+            elif status != 0:
+                # The answer has begun: only breaking the connection still says that it is not whole.
+                raise error
+        if too_large and status == 0:
+            too_large = False
+            response = error_response(BodyTooLarge(limit), 413)
+            # What the client still sends is not read: the connection cannot be used again.
+            response.headers["Connection"] = "close"
+            await response(scope, receive, stamped)
+        route = getattr(scope.get("route"), "path", "unmatched")
+        REQUESTS.labels(route, scope["method"], status).inc()
+        SECONDS.labels(route).observe(time.perf_counter() - began)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("request", extra={"path": scope["path"], "status": status})
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None

@@ -1,0 +1,51 @@
+"""Settings that all services share, and how a wrong one is told: one line each, before anything starts."""
+
+import sys
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class CommonSettings(BaseSettings):
+    """What every process reads from the environment. Each service adds its own under its prefix."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True
+    )
+
+    state_dir: Path = Field(default=Path(".imago"), validation_alias="IMAGO_STATE_DIR")
+    """Where everything that must outlive a process is kept; the artefact store is its folder `store`."""
+    data_dir: Path | None = Field(default=None, validation_alias="IMAGO_DATA_DIR")
+    """Where built-in datasets look for their files, such as `mnist/train-images-idx3-ubyte.gz`."""
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", pattern=r"^(rediss?|unix)://.+"
+    )
+    teacher_url: str = Field(
+        default="http://127.0.0.1:8081", validation_alias="TEACHER_URL", pattern=r"^https?://.+"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", validation_alias="LOG_LEVEL"
+    )
+
+    @property
+    def store_dir(self) -> Path:
+        """Root of the artefact store."""
+        return self.state_dir / "store"
+
+
+SettingsT = TypeVar("SettingsT", bound=CommonSettings)
+
+
+def load(settings: type[SettingsT]) -> SettingsT:
+    """Read the settings from the environment; say what is wrong with each and exit with 2."""
+    try:
+        return settings()
+    except ValidationError as error:
+        prefix = settings.model_config.get("env_prefix", "")
+        for problem in error.errors(include_url=False):
+            field = ".".join(map(str, problem["loc"]))
+            variable = field if field.isupper() else f"{prefix}{field}".upper()
+            sys.stderr.write(f"{variable}: {problem['msg']}, got {problem.get('input')!r}\n")
+        raise SystemExit(2) from None
