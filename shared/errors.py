@@ -2,7 +2,7 @@
 
 The root is `DistillationError`. Each error keeps its facts as attributes, says what was wrong and what was
 given, and carries a `remedy`: what the caller can do about it. The stable `code` that clients see is the
-class name in kebab case (`JobNotFound` is `job-not-found`). Status codes are the business of each HTTP service.
+class name in kebab case (`JobNotFound` is `job-not-found`). Status codes are the business of each service.
 """
 
 import re
