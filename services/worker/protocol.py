@@ -1,0 +1,60 @@
+"""What the supervisor and the training process say to each other: JSON, one message a line.
+
+The supervisor writes one `ChildOrder` to the child's standard input and closes it. The child writes
+`ChildMessage`s to its standard output; its standard error is for logs and passes through. The last message is
+the result or the failure, and the exit status says which:
+
+| status | meaning |
+| --- | --- |
+| 0 | the result was sent; everything it names is on disk |
+| 65 | the failure was sent; another attempt would end the same way |
+| 75 | stopped on SIGTERM after a checkpoint; another attempt goes on from there |
+| anything else, or a signal | the process died; the job is tried again, up to its attempts |
+"""
+
+from typing import Final
+
+from pydantic import Field, model_validator
+
+from shared.contracts.base import Contract
+from shared.contracts.jobs import Failure, JobResult, JobSpec, Progress
+
+EXIT_SUCCEEDED: Final = 0
+EXIT_FAILED: Final = 65
+EXIT_STOPPED: Final = 75
+
+LONGEST_LINE_BYTES: Final = 1 << 20
+"""A line longer than this is dropped with a warning: the protocol has none."""
+
+
+class ChildOrder(Contract):
+    """What to run. `attempts` counts this one; `epoch` is the fencing token: scratch files carry it."""
+
+    job_id: str
+    epoch: int = Field(ge=1)
+    attempts: int = Field(ge=1)
+    spec: JobSpec
+
+
+class ChildMessage(Contract):
+    """Exactly one of the four. Progress counts from 0 to its total in each stage.
+
+    The metric of rows asked counts the progress of stage `transfer_set` in the unit `rows`.
+    """
+
+    progress: Progress | None = None
+    note: str | None = None
+    result: JobResult | None = None
+    failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "ChildMessage":
+        given = [self.progress, self.note, self.result, self.failure]
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("a message carries exactly one of progress, note, result and failure")
+        return self
+
+
+def to_line(message: ChildOrder | ChildMessage) -> bytes:
+    """Return the message as one line, with its line end."""
+    return message.model_dump_json(exclude_none=True).encode() + b"\n"

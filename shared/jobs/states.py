@@ -1,0 +1,21 @@
+"""Which moves a job's state may make. The words are in `shared.contracts.jobs`."""
+
+from shared.contracts.jobs import JobState
+
+ARROWS: dict[JobState, frozenset[JobState]] = {
+    # To a worker; or cancelled, or given up because its attempts are spent, before a worker took it.
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
+    # To its end; back to the queue when its worker stops; to another worker when its lease lapsed.
+    JobState.RUNNING: frozenset(
+        {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED, JobState.RUNNING}
+    ),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+"""From each state, the states that may come next. Both job stores keep to it; tests walk it."""
+
+
+def may_move(here: JobState, there: JobState) -> bool:
+    """Tell whether a job in state `here` may go to state `there`."""
+    return there in ARROWS[here]
