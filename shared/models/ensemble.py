@@ -1,0 +1,101 @@
+"""Teachers that answer: one net or several, merged into one row of softened logits an image.
+
+Averaging is easy to get wrong (DESIGN section 4): the arithmetic mean is of *probabilities at T*, the
+geometric mean is the mean of logits, and the two differ for every teacher of more than one member.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from shared.contracts.teachers import TeacherDescription
+from shared.errors import InputMismatch, InvalidTemperature
+from shared.models.normalise import normalise
+from shared.models.registry import stacked_logits
+
+Merge = Literal["geometric", "arithmetic"]
+
+
+def tempers(merge: Merge, members: int) -> bool:
+    """Return whether softened logits at any T are those at T = 1 divided by T."""
+    return merge == "geometric" or members == 1
+
+
+def merge_logits(
+    member_logits: Float[Tensor, "members batch classes"], *, temperature: float, merge: Merge
+) -> Float[Tensor, "batch classes"]:
+    """Return the members' merged softened logits z/T with zero mean in each row, in float32.
+
+    Softmax of a row is the merged probability at T: for "arithmetic" the mean of the members' softmax(z/T),
+    for "geometric" their geometric mean, scaled to sum 1.
+
+    Raises:
+        InvalidTemperature: T is not a finite number above 0.
+    """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise InvalidTemperature(temperature)
+    softened = member_logits.float() / temperature
+    if tempers(merge, member_logits.shape[0]):
+        merged = softened.mean(0)
+    else:
+        merged = torch.logsumexp(F.log_softmax(softened, dim=-1), dim=0)
+    return merged - merged.mean(-1, keepdim=True)
+
+
+class StackedEnsemble:
+    """A teacher's nets on a device, stacked on a leading dimension and asked all at once.
+
+    Args:
+        description: of the teacher.
+        tensors: its weights, each with a leading dimension of members.
+        device: where it answers.
+        bf16: run the products in bfloat16 (meant for CUDA); logits are merged in float32 all the same.
+    """
+
+    def __init__(
+        self,
+        description: TeacherDescription,
+        tensors: Mapping[str, Tensor],
+        *,
+        device: torch.device | str = "cpu",
+        bf16: bool = False,
+    ) -> None:
+        self.description = description
+        self.device = torch.device(device)
+        self.bf16 = bf16
+        self._tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
+    @property
+    def tempers(self) -> bool:
+        """Whether softened logits at any T are those at T = 1 divided by T."""
+        return tempers(self.description.merge, self.description.members)
+
+    def softened_logits(
+        self, images: UInt8[Tensor, "batch height width channels"], *, temperature: float
+    ) -> Float[Tensor, "batch classes"]:
+        """Return merged softened logits z/T with zero mean in each row, in float32 on the device.
+
+        Raises:
+            InputMismatch: the images are not of the size and channels that the teacher takes.
+            InvalidTemperature: T is not a finite number above 0.
+        """
+        expected = self.description.preprocessing.input
+        if images.shape[1:] != (expected.height, expected.width, expected.channels):
+            raise InputMismatch(
+                f"teacher {self.description.name!r} takes images of {expected.height} x {expected.width} x "
+                f"{expected.channels}, got {' x '.join(map(str, images.shape[1:]))}"
+            )
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16),
+        ):
+            batch = normalise(images.to(self.device), self.description.preprocessing)
+            stacked = batch.expand(self.description.members, *batch.shape)
+            logits = stacked_logits(self.description.architecture, self._tensors, stacked)
+        with torch.inference_mode():
+            return merge_logits(logits, temperature=temperature, merge=self.description.merge)
