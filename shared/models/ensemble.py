@@ -75,14 +75,13 @@ class StackedEnsemble:
         """Whether softened logits at any T are those at T = 1 divided by T."""
         return tempers(self.description.merge, self.description.members)
 
-    def softened_logits(
-        self, images: UInt8[Tensor, "batch height width channels"], *, temperature: float
-    ) -> Float[Tensor, "batch classes"]:
-        """Return merged softened logits z/T with zero mean in each row, in float32 on the device.
+    def member_logits(
+        self, images: UInt8[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "members batch classes"]:
+        """Return each member's logits, on the device; `merge_logits` makes an answer of them at any T.
 
         Raises:
             InputMismatch: the images are not of the size and channels that the teacher takes.
-            InvalidTemperature: T is not a finite number above 0.
         """
         expected = self.description.preprocessing.input
         if images.shape[1:] != (expected.height, expected.width, expected.channels):
@@ -96,6 +95,17 @@ class StackedEnsemble:
         ):
             batch = normalise(images.to(self.device), self.description.preprocessing)
             stacked = batch.expand(self.description.members, *batch.shape)
-            logits = stacked_logits(self.description.architecture, self._tensors, stacked)
+            return stacked_logits(self.description.architecture, self._tensors, stacked)
+
+    def softened_logits(
+        self, images: UInt8[Tensor, "batch height width channels"], *, temperature: float
+    ) -> Float[Tensor, "batch classes"]:
+        """Return merged softened logits z/T with zero mean in each row, in float32 on the device.
+
+        Raises:
+            InputMismatch: the images are not of the size and channels that the teacher takes.
+            InvalidTemperature: T is not a finite number above 0.
+        """
+        logits = self.member_logits(images)
         with torch.inference_mode():
             return merge_logits(logits, temperature=temperature, merge=self.description.merge)
