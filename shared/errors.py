@@ -141,6 +141,14 @@ class BodyTooLarge(InvalidRequest):
         self.limit_bytes = limit_bytes
 
 
+class TooManyImages(InvalidRequest):
+    """More images than one request may carry."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"one request may carry {limit} images", remedy="Spread them over several requests.")
+        self.limit = limit
+
+
 # --- what was named is not there ---------------------------------------------------------------------------
 
 
@@ -264,6 +272,17 @@ class NoLiveStudent(Conflict):
         super().__init__("no student has been promoted yet")
 
 
+class StudentUnusable(Conflict):
+    """A student's bundle does not load, or does not answer as its card says."""
+
+    remedy = "Promote another version, or run the distillation again."
+
+    def __init__(self, version: str, reason: str) -> None:
+        super().__init__(f"student {version!r} cannot be used: {reason}")
+        self.version = version
+        self.reason = reason
+
+
 class LeaseLost(Conflict):
     """The holder of a job's lease has been replaced; it may write nothing more."""
 
@@ -313,6 +332,17 @@ class TeacherUnavailable(Unavailable):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the teacher does not answer: {reason}")
+
+
+class StudentNotLoaded(Unavailable):
+    """A student is promoted, but this process could not load it and has no earlier one."""
+
+    remedy = "Roll back or promote another version; GET /health/ready says what is wrong with this one."
+    retry_after_s = 5.0
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the live student is not loaded: {reason}")
+        self.reason = reason
 
 
 class ShuttingDown(Unavailable):

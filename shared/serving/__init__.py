@@ -1,1 +1,1 @@
-"""A student bundle answering in process on ONNX Runtime."""
+"""The student in process: a bundle on ONNX Runtime, and images made ready for it. Loads no torch."""
