@@ -1,0 +1,66 @@
+"""The OpenAPI document of a service: complete with our problem documents, stored beside the code.
+
+Our refusals are `application/problem+json`; FastAPI would document its own form of them, which nobody ever
+receives, so it is taken out.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from shared.contracts.problems import PROBLEM_MEDIA_TYPE, Problem
+
+_FASTAPI_422 = "#/components/schemas/HTTPValidationError"
+_PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document of the app: its routes, with every refusal as a `Problem`."""
+    made = copy.deepcopy(FastAPI.openapi(app))
+    schemas = made.setdefault("components", {}).setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    _, definitions = models_json_schema(
+        [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    schemas |= definitions["$defs"]
+    made["components"]["schemas"] = dict(sorted(schemas.items()))
+    for path in made.get("paths", {}).values():
+        for operation in path.values():
+            _correct(operation["responses"])
+    return made
+
+
+def install(app: FastAPI) -> None:
+    """Let `/openapi.json` and `/docs` show the document of `document`."""
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+
+
+def write(app: FastAPI, path: Path) -> None:
+    """Store the document of the app, keys sorted, so that a change shows as a small difference."""
+    path.write_text(_text(document(app)), encoding="utf-8")
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """Return the document that `write` stored."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _correct(responses: dict[str, Any]) -> None:
+    for response in responses.values():
+        content = response.get("content", {})
+        if content.get("application/json", {}).get("schema", {}).get("$ref") == _FASTAPI_422:
+            response["description"] = "The request is malformed"
+            response["content"] = {PROBLEM_MEDIA_TYPE: _PROBLEM}
+        elif PROBLEM_MEDIA_TYPE in content and "application/json" in content:
+            # FastAPI adds its own media type to responses that a route documents; ours is never sent as that.
+            del content["application/json"]
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
