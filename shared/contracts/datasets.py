@@ -34,6 +34,9 @@ class DatasetManifest(Contract):
 
     format: Literal[1] = DATASET_FORMAT
     digest: Digest
+    """Of the classes and the split digests."""
+    split_digests: dict[str, Digest] = Field(default_factory=dict)
+    """Of dtype, shape and bytes of each split's images and labels."""
     classes: Classes
     """At least two, or none where nothing in the dataset is labelled."""
     input: ImageInput

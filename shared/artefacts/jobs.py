@@ -1,0 +1,29 @@
+"""Where a job keeps its stages' output: `jobs/<id>/<stage>-<digest>`, and its report."""
+
+from pathlib import Path
+
+from shared.artefacts.names import is_version
+from shared.contracts.jobs import Stage
+
+
+class JobFiles:
+    """The folder of one job. Paths only: whoever writes a stage's output publishes it by `files`."""
+
+    def __init__(self, root: Path, job_id: str) -> None:
+        if not is_version(job_id):
+            raise ValueError(f"a job's id cannot be {job_id!r}")
+        self.directory = root / job_id
+
+    def stage(self, stage: Stage, digest: str) -> Path:
+        """Return where a stage's output lies, named by the digest of its inputs."""
+        return self.directory / f"{stage.value}-{digest[:16]}"
+
+    @property
+    def report_json(self) -> Path:
+        """The report for programs."""
+        return self.directory / "report.json"
+
+    @property
+    def report_md(self) -> Path:
+        """The report for people."""
+        return self.directory / "report.md"

@@ -1,0 +1,26 @@
+"""The artefact store: one folder, shared by all services, in which nothing whole is ever changed in place."""
+
+from pathlib import Path
+
+from shared.artefacts.datasets import DatasetStore
+from shared.artefacts.jobs import JobFiles
+from shared.artefacts.students import StudentStore
+from shared.artefacts.teachers import TeacherStore
+
+
+class ArtefactStore:
+    """Datasets, teachers, transfer sets, students and job files under one root.
+
+    Making one touches no disk: folders appear with their first content. Several processes may use it at once.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.datasets = DatasetStore(root / "datasets")
+        self.teachers = TeacherStore(root / "teachers")
+        self.students = StudentStore(root / "students")
+        self.transfer_sets = root / "transfer_sets"
+
+    def job(self, job_id: str) -> JobFiles:
+        """Return where the job of this id keeps its files."""
+        return JobFiles(self.root / "jobs", job_id)

@@ -1,0 +1,160 @@
+"""The store of students: `students/<version>/` with the card and its files, and `live.json`: who answers."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shared.artefacts.files import exclusive_lock, publish_directory, sha256_file, write_atomic
+from shared.artefacts.names import is_version
+from shared.contracts.students import LiveStudent, StudentCard
+from shared.errors import Corrupt, FileNotInBundle, NothingToRollBack, StudentNotFound
+
+CARD = "card.json"
+LIVE = "live.json"
+_LOCK = ".live.lock"
+_MOST_PREVIOUS = 100
+
+
+class StudentStore:
+    """Students by version. A version never changes; which version is live does, one change at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def publish(self, version: str, build: Callable[[Path], None]) -> bool:
+        """Store a bundle that `build` writes: `card.json` and the files whose digests it lists.
+
+        Returns:
+            False if the version exists already; it stays as it is.
+
+        Raises:
+            ValueError: the version is no safe name, or the card is missing or for another version.
+            Corrupt: a file is missing or not what the card says.
+        """
+        if not is_version(version):
+            raise ValueError(f"a student's version cannot be {version!r}")
+
+        def build_checked(directory: Path) -> None:
+            build(directory)
+            card = StudentCard.model_validate_json((directory / CARD).read_bytes())
+            if card.version != version:
+                raise ValueError(f"the card of {version!r} is for {card.version!r}")
+            for name in card.files:
+                _check(card, name, directory / name)
+
+        return publish_directory(self._root / version, build_checked)
+
+    def card(self, version: str) -> StudentCard:
+        """Return the card of a student.
+
+        Raises:
+            StudentNotFound: there is no such version.
+            Corrupt: the card is unreadable or for another version.
+        """
+        if not is_version(version):
+            raise StudentNotFound(version)
+        path = self._root / version / CARD
+        try:
+            card = StudentCard.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise StudentNotFound(version) from None
+        except ValidationError as error:
+            raise Corrupt(str(path)) from error
+        if card.version != version:
+            raise Corrupt(str(path))
+        return card
+
+    def list(self) -> list[StudentCard]:
+        """Return the cards of all students, newest first."""
+        if not self._root.is_dir():
+            return []
+        versions = [path.name for path in self._root.iterdir() if is_version(path.name) and path.is_dir()]
+        return sorted(
+            map(self.card, versions), key=lambda card: (card.created_at, card.version), reverse=True
+        )
+
+    def file(self, version: str, name: str, *, verify: bool = False) -> Path:
+        """Return the path of a file that the card lists, or of the card.
+
+        Args:
+            version: the student.
+            name: exactly as on the card; nothing else is ever looked for on the disk.
+            verify: compare the file with its digest first, as everything that loads it should.
+
+        Raises:
+            StudentNotFound: there is no such version.
+            FileNotInBundle: the card does not list the name.
+            Corrupt: the file is missing, or `verify` found another digest.
+        """
+        card = self.card(version)
+        path = self._root / version / name
+        if name == CARD:
+            return path
+        if name not in card.files or Path(name).name != name:
+            raise FileNotInBundle(f"student {version!r}", name, (CARD, *sorted(card.files)))
+        if verify:
+            _check(card, name, path)
+        elif not path.is_file():
+            raise Corrupt(str(path))
+        return path
+
+    # --- which one is live -------------------------------------------------------------------------------
+
+    def live(self) -> LiveStudent | None:
+        """Return which student answers predictions, or None before the first promotion."""
+        path = self._root / LIVE
+        try:
+            return LiveStudent.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise Corrupt(str(path)) from error
+
+    def promote(self, version: str) -> LiveStudent:
+        """Let a student answer predictions; promoting the live one changes nothing.
+
+        Raises:
+            StudentNotFound: there is no such version.
+        """
+        self.card(version)
+        with exclusive_lock(self._root / _LOCK):
+            live = self.live()
+            if live is None:
+                return self._set_live(version, (), 1)
+            if live.version == version:
+                return live
+            return self._set_live(version, (*live.previous, live.version), live.promotion + 1)
+
+    def rollback(self) -> LiveStudent:
+        """Let the student answer again that was live before the present one.
+
+        Raises:
+            NothingToRollBack: no other student was live before.
+        """
+        with exclusive_lock(self._root / _LOCK):
+            live = self.live()
+            if live is None or not live.previous:
+                raise NothingToRollBack
+            self.card(live.previous[-1])
+            return self._set_live(live.previous[-1], live.previous[:-1], live.promotion + 1)
+
+    def _set_live(self, version: str, previous: tuple[str, ...], promotion: int) -> LiveStudent:
+        live = LiveStudent(
+            version=version,
+            previous=previous[-_MOST_PREVIOUS:],
+            promotion=promotion,
+            changed_at=datetime.now(UTC),
+        )
+        write_atomic(self._root / LIVE, live.model_dump_json(indent=2).encode())
+        return live
+
+
+def _check(card: StudentCard, name: str, path: Path) -> None:
+    try:
+        found = sha256_file(path)
+    except FileNotFoundError as error:
+        raise Corrupt(str(path)) from error
+    if found != card.files[name].sha256 or path.stat().st_size != card.files[name].size_bytes:
+        raise Corrupt(str(path))

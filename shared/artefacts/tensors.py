@@ -1,0 +1,91 @@
+"""Arrays in safetensors files: written whole, read as views on the mapped file."""
+
+import json
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save, save_file
+
+from shared.errors import Corrupt
+
+Array = NDArray[Any]
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_LARGEST_HEADER_BYTES = 1 << 20
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, str] | None = None) -> None:
+    """Write arrays to a new safetensors file without copying them. Not atomic: write into a folder aside."""
+    save_file(_contiguous(tensors), path, metadata=metadata)
+
+
+def tensors_to_bytes(tensors: Mapping[str, Array], metadata: dict[str, str] | None = None) -> bytes:
+    """Return the safetensors file of some arrays as bytes, for `write_atomic` and for HTTP bodies."""
+    return save(_contiguous(tensors), metadata=metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the arrays of a safetensors file, and its metadata.
+
+    The arrays are views on the file, which is mapped copy-on-write: nothing is read until it is touched, and
+    what a caller writes into an array never reaches the file. A file must not shrink while it is mapped; ours
+    never change once they have their name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Corrupt: the file is cut short, too long, or its header does not describe it.
+    """
+    with path.open("rb") as file:
+        try:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except ValueError as error:  # an empty file cannot be mapped
+            raise Corrupt(str(path)) from error
+    try:
+        return _views(mapped)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise Corrupt(str(path)) from error
+
+
+def _views(mapped: mmap.mmap) -> tuple[dict[str, Array], dict[str, str]]:
+    header_bytes = int.from_bytes(mapped[:8], "little")
+    if not 2 <= header_bytes <= min(_LARGEST_HEADER_BYTES, len(mapped) - 8):
+        raise ValueError("the header is longer than the file")
+    header = json.loads(mapped[8 : 8 + header_bytes])
+    metadata = header.pop("__metadata__", {})
+    tensors: dict[str, Array] = {}
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype = _DTYPES[entry["dtype"]]
+        shape = tuple(int(length) for length in entry["shape"])
+        begin, stop = entry["data_offsets"]
+        count = int(np.prod(shape, dtype=np.int64))
+        if begin != end or stop - begin != count * dtype.itemsize or min(shape, default=0) < 0:
+            raise ValueError(f"{name} is not where the header says")
+        end = stop
+        tensors[name] = np.frombuffer(mapped, dtype, count, 8 + header_bytes + begin).reshape(shape)
+    if 8 + header_bytes + end != len(mapped):
+        raise ValueError("the file is longer or shorter than its header says")
+    return tensors, metadata
+
+
+def _contiguous(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    # safetensors reads the memory behind the array and would not notice strides.
+    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
