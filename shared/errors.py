@@ -42,6 +42,16 @@ class InvalidTemperature(InvalidRequest):
         self.temperature = temperature
 
 
+class TemperatureTooLow(InvalidRequest):
+    """A temperature so low that logits divided by it leave the range of the numbers asked for."""
+
+    remedy = "Ask at a higher temperature, or for float32."
+
+    def __init__(self, temperature: float, dtype: str) -> None:
+        super().__init__(f"logits divided by the temperature {temperature!r} do not fit {dtype}")
+        self.temperature = temperature
+
+
 class InvalidWeights(InvalidRequest):
     """Loss weights that are negative, not finite, or both zero."""
 
@@ -147,6 +157,39 @@ class TooManyImages(InvalidRequest):
     def __init__(self, limit: int) -> None:
         super().__init__(f"one request may carry {limit} images", remedy="Spread them over several requests.")
         self.limit = limit
+
+
+class NoImages(InvalidRequest):
+    """A request for answers about images that carries none."""
+
+    remedy = "Send at least one image."
+
+
+class MalformedBody(InvalidRequest):
+    """A body that is not what its media type says."""
+
+    remedy = "Send the body in one of the forms that /docs shows."
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """A body of a media type that is not read here."""
+
+    def __init__(self, given: str | None, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"a body of media type {given!r} is not read here" if given else "the body has no Content-Type",
+            remedy=f"Send one of: {', '.join(known)}.",
+        )
+        self.given = given
+
+
+class NotAcceptable(InvalidRequest):
+    """An answer is asked for in media types that are not given here."""
+
+    def __init__(self, accept: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"nothing that Accept: {accept} names is given here", remedy=f"Accept one of: {', '.join(known)}."
+        )
+        self.accept = accept
 
 
 # --- what was named is not there ---------------------------------------------------------------------------
