@@ -1,0 +1,54 @@
+"""How this project talks to Redis: bounded waits, one immediate retry, one error where it does not answer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shared.errors import JobStoreUnavailable
+
+SOCKET_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 1.0
+
+_REFUSED = ("OOM", "MISCONF", "READONLY", "LOADING")
+"""Beginnings of answers of a server that is up and cannot serve: out of memory or disk, replica, starting."""
+
+
+def connect(url: str) -> redis.Redis:
+    """Return a client that connects on first use.
+
+    A dead connection, such as one from before a restart of the server, is replaced once; a server that hangs
+    is given up after `SOCKET_TIMEOUT_S`.
+    """
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)), **_options())
+
+
+def connect_async(url: str) -> redis.asyncio.Redis:
+    """Return the same for asyncio."""
+    retry = redis.asyncio.retry.Retry(NoBackoff(), 1, (redis.ConnectionError,))
+    return redis.asyncio.Redis.from_url(url, retry=retry, **_options())
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "decode_responses": True,
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+    }
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn a Redis that does not answer, or cannot, into `JobStoreUnavailable`."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise JobStoreUnavailable(str(error)) from error
+    except redis.ResponseError as error:
+        if any(sign in str(error) for sign in _REFUSED):
+            raise JobStoreUnavailable(str(error)) from error
+        raise

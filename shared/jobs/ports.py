@@ -1,0 +1,149 @@
+"""What the core of jobs needs from outside: a store of records, a way to wake workers, what there is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.contracts.datasets import DatasetView
+from shared.contracts.jobs import (
+    Failure,
+    JobEvent,
+    JobPage,
+    JobResult,
+    JobSpec,
+    JobState,
+    JobView,
+    Progress,
+)
+from shared.contracts.teachers import TeacherDescription
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A lease on a job. `epoch` is the fencing token, larger with each grant; `attempts` counts this one."""
+
+    job_id: str
+    epoch: int
+    attempts: int
+    spec: JobSpec
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What the holder of a lease should know."""
+
+    cancel_requested: bool
+
+
+class JobStore(Protocol):
+    """The record of every job. Each method is atomic; times are the store's own.
+
+    Methods that take an `epoch` belong to the holder of the lease and raise `LeaseLost` once the job was
+    granted to another or is not running any more. Methods that take a `job_id` raise `JobNotFound`; all raise
+    `JobStoreUnavailable` where the store does not answer within about 2.5 seconds.
+    """
+
+    def submit(
+        self, job_id: str, spec: JobSpec, idempotency_key: str | None = None, request_digest: str = ""
+    ) -> tuple[JobView, bool]:
+        """Create the record, queued; return it and whether it is new.
+
+        A key that came with the same digest within 24 hours answers with the job made then. Raises
+        `IdempotencyConflict` where it came with another.
+        """
+        ...
+
+    def get(self, job_id: str) -> JobView:
+        """Return the job as it is."""
+        ...
+
+    def list(
+        self,
+        state: JobState | None = None,
+        kind: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> JobPage:
+        """Return jobs, newest first; `cursor` is the `next_cursor` of the page before."""
+        ...
+
+    def acquire(self, job_id: str, lease_s: float, max_attempts: int) -> Grant | None:
+        """Take the lease where the job is queued or its lease has lapsed; None where there is nothing to do.
+
+        Nothing to do is also a job that was to be cancelled (it is now) or whose attempts are spent (it has
+        failed now, with code `worker-died`).
+        """
+        ...
+
+    def renew(self, job_id: str, epoch: int, lease_s: float) -> Signal:
+        """Keep the lease for another `lease_s` from now. A lapsed lease that nobody took can be kept, too."""
+        ...
+
+    def look(self, job_id: str, epoch: int) -> Signal:
+        """Return what the holder should know, without writing."""
+        ...
+
+    def progress(self, job_id: str, epoch: int, progress: Progress) -> None:
+        """Keep the newest progress and tell it as an event."""
+        ...
+
+    def note(self, job_id: str, epoch: int, text: str) -> None:
+        """Tell something in words as an event."""
+        ...
+
+    def succeed(self, job_id: str, epoch: int, result: JobResult) -> JobState:
+        """End the job; return the state it ended in. Ending it twice the same way is no error.
+
+        After a cancel was acknowledged every end is `cancelled`; this holds for `fail` and `release` too.
+        """
+        ...
+
+    def fail(self, job_id: str, epoch: int, failure: Failure) -> JobState:
+        """End the job as failed."""
+        ...
+
+    def cancelled(self, job_id: str, epoch: int) -> JobState:
+        """End the job as cancelled."""
+        ...
+
+    def release(self, job_id: str, epoch: int, *, died: str | None = None) -> JobState:
+        """Put the job back into the queue. `died` says of what the attempt died; without it none is spent."""
+        ...
+
+    def request_cancel(self, job_id: str) -> JobView:
+        """Cancel at once what nobody holds; ask the holder otherwise. Asking again changes nothing.
+
+        Raises `JobAlreadyFinal` for a job that succeeded or failed.
+        """
+        ...
+
+    def claim_due(self, limit: int = 50) -> Sequence[str]:
+        """Return jobs that need a message: queued for long, or with a lapsed lease.
+
+        Each is handed to one caller only and comes back after a wait that doubles each time.
+        """
+        ...
+
+    def events(self, job_id: str, after: str | None = None, limit: int = 1000) -> Sequence[JobEvent]:
+        """Return events in order, from behind the one with the id `after`."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Wakes a worker. A message is a hint: losing one costs time, never a job."""
+
+    def send(self, job_id: str) -> None:
+        """Send the hint; raises `JobStoreUnavailable` where the broker does not take it."""
+        ...
+
+
+class Catalogue(Protocol):
+    """What datasets and teachers there are."""
+
+    def dataset(self, name: str) -> DatasetView:
+        """Return the dataset; raises `DatasetNotFound`."""
+        ...
+
+    def teacher(self, name: str) -> TeacherDescription:
+        """Return the teacher as it is now; raises `TeacherNotFound`."""
+        ...

@@ -1,0 +1,68 @@
+"""Jobs as their users meet them: submit, look, list, cancel, listen."""
+
+import base64
+import hashlib
+import logging
+import secrets
+from collections.abc import Sequence
+
+from shared.contracts.jobs import JobEvent, JobPage, JobSpec, JobState, JobView
+from shared.errors import JobStoreUnavailable
+from shared.jobs.checks import check
+from shared.jobs.ports import Catalogue, Dispatcher, JobStore
+
+log = logging.getLogger(__name__)
+
+
+def new_job_id() -> str:
+    """Return a fresh id: `j-` and 12 characters of base32, 60 random bits, safe in URLs and file names."""
+    return "j-" + base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12]
+
+
+class JobService:
+    """Refuses what cannot be, records what can, and wakes a worker."""
+
+    def __init__(self, store: JobStore, dispatcher: Dispatcher, catalogue: Catalogue) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._catalogue = catalogue
+
+    def submit(self, spec: JobSpec, idempotency_key: str | None = None) -> tuple[JobView, bool]:
+        """Check, record and announce a job; return it and whether it is new.
+
+        Once this returns the job will reach a final state, even where no worker could be woken: the record is
+        the truth, the message a hint, and the reconciler sends it again.
+        """
+        check(spec, self._catalogue)
+        digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+        job, created = self._store.submit(new_job_id(), spec, idempotency_key, digest)
+        if created:
+            try:
+                self._dispatcher.send(job.id)
+            except JobStoreUnavailable as error:
+                log.warning(
+                    "job recorded, its message will follow", extra={"job_id": job.id, "reason": str(error)}
+                )
+        return job, created
+
+    def get(self, job_id: str) -> JobView:
+        """Return the job as it is."""
+        return self._store.get(job_id)
+
+    def list(
+        self,
+        state: JobState | None = None,
+        kind: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> JobPage:
+        """Return a page of jobs, newest first."""
+        return self._store.list(state, kind, cursor, limit)
+
+    def cancel(self, job_id: str) -> JobView:
+        """Cancel the job, at once where it waits and within seconds where it runs."""
+        return self._store.request_cancel(job_id)
+
+    def events(self, job_id: str, after: str | None = None, limit: int = 1000) -> Sequence[JobEvent]:
+        """Return what happened to the job, from behind the event `after`."""
+        return self._store.events(job_id, after, limit)

@@ -1,0 +1,93 @@
+import pytest
+
+from shared.contracts.datasets import SplitCounts
+from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.jobs import JobSpec, StudentSpec
+from shared.errors import (
+    ClassMismatch,
+    DatasetNotFound,
+    DistillationError,
+    InputMismatch,
+    InvalidDataset,
+    LabelsMissing,
+    TeacherNotFound,
+)
+from shared.jobs.checks import check
+from tests.support.jobs import (
+    DIGITS,
+    KnownThings,
+    dataset_manifest,
+    dataset_view,
+    distillation_spec,
+    teacher_description,
+    teacher_spec,
+)
+
+BACKWARDS = DIGITS[::-1]
+
+
+@pytest.mark.parametrize("spec", [teacher_spec(), distillation_spec()])
+def test_a_job_that_fits_passes(spec: JobSpec) -> None:
+    check(spec, KnownThings())
+
+
+@pytest.mark.parametrize("spec", [teacher_spec(), distillation_spec()])
+def test_a_built_in_dataset_that_was_never_used_passes_until_the_worker_has_made_it(spec: JobSpec) -> None:
+    check(spec, KnownThings(dataset_view(None, builtin=True)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "error"),
+    [
+        (teacher_spec(dataset="no"), DatasetNotFound),
+        (distillation_spec(dataset="no"), DatasetNotFound),
+        (distillation_spec(teacher="no"), TeacherNotFound),
+        (distillation_spec(student=StudentSpec(classes=BACKWARDS)), ClassMismatch),
+    ],
+)
+def test_what_does_not_exist_or_does_not_fit_the_teacher_is_refused(
+    spec: JobSpec, error: type[DistillationError]
+) -> None:
+    with pytest.raises(error):
+        check(spec, KnownThings())
+
+
+def test_a_student_with_other_classes_is_refused_even_before_the_dataset_is_made() -> None:
+    spec = distillation_spec(student=StudentSpec(classes=BACKWARDS))
+    with pytest.raises(ClassMismatch, match="the student has"):
+        check(spec, KnownThings(dataset_view(None)))
+
+
+def test_a_built_in_dataset_whose_files_are_missing_is_refused_with_where_they_belong() -> None:
+    missing = dataset_view(None, available=False, description="MNIST, from the idx files")
+    with pytest.raises(DatasetNotFound) as refusal:
+        check(teacher_spec(), KnownThings(missing))
+    assert "MNIST, from the idx files" in refusal.value.remedy
+
+
+def test_a_dataset_of_other_classes_or_another_order_than_the_teachers_is_refused() -> None:
+    for classes in (BACKWARDS, ("cat", "dog")):
+        dataset = dataset_view(dataset_manifest(classes=classes))
+        with pytest.raises(ClassMismatch, match="dataset 'digits' has"):
+            check(distillation_spec(), KnownThings(dataset))
+
+
+def test_images_of_another_size_than_the_teacher_takes_are_refused_with_both_sizes() -> None:
+    wide = Preprocessing(input=ImageInput(height=32, width=32, channels=3), mean=(0,) * 3, std=(1,) * 3)
+    with pytest.raises(InputMismatch, match=r"28 x 28 x 1, .* takes 32 x 32 x 3"):
+        check(distillation_spec(), KnownThings(teacher=teacher_description(preprocessing=wide)))
+
+
+@pytest.mark.parametrize("spec", [teacher_spec(), distillation_spec()])
+@pytest.mark.parametrize("changes", [{"labelled": False}, {"labelled": False, "classes": ()}])
+def test_images_without_labels_are_refused(spec: JobSpec, changes: dict[str, object]) -> None:
+    with pytest.raises(LabelsMissing):
+        check(spec, KnownThings(dataset_view(dataset_manifest(**changes))))
+
+
+@pytest.mark.parametrize("spec", [teacher_spec(), distillation_spec()])
+@pytest.mark.parametrize("empty", ["validation", "test"])
+def test_a_dataset_without_images_to_decide_or_report_on_is_refused(spec: JobSpec, empty: str) -> None:
+    counts = SplitCounts(**{"train": 9, "validation": 1, "test": 1, empty: 0})
+    with pytest.raises(InvalidDataset, match=f"no {empty} images"):
+        check(spec, KnownThings(dataset_view(dataset_manifest(counts=counts))))
