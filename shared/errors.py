@@ -412,6 +412,16 @@ class Diverged(JobFailed):
         self.epoch = epoch
 
 
+class DeviceMissing(JobFailed):
+    """A device is asked for by setting that this machine does not have."""
+
+    remedy = "Set the service's DEVICE setting to 'auto' or 'cpu', or run it where there is a GPU."
+
+    def __init__(self, device: str) -> None:
+        super().__init__(f"device {device!r} is asked for, and this machine has none")
+        self.device = device
+
+
 class ParityFailed(JobFailed):
     """The exported student does not answer as the trained one does."""
 

@@ -24,9 +24,13 @@ def refuse(error: DistillationError) -> PydanticCustomError:
 def _finite_temperature(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refuse(InvalidTemperature(value))
-    if not (math.isfinite(value) and value > 0):
-        raise refuse(InvalidTemperature(value))
-    return value
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        number = math.inf
+    if not (math.isfinite(number) and number > 0):
+        raise refuse(InvalidTemperature(number))
+    return number
 
 
 def _sorted_out(classes: tuple[str, ...]) -> tuple[str, ...]:

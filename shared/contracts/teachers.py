@@ -11,6 +11,9 @@ from shared.contracts.images import ImageInput, Preprocessing
 
 TEACHER_FORMAT: Final = 1
 
+SAFETENSORS_MEDIA_TYPE: Final = "application/vnd.safetensors"
+"""Of a body of uint8 images (one tensor, `images`) and of an answer (`logits`, `probabilities`)."""
+
 PRECISION_HEADER = "X-Teacher-Precision"
 DIGEST_HEADER = "X-Teacher-Digest"
 TEMPERATURE_HEADER = "X-Temperature"
@@ -58,6 +61,12 @@ class TeacherList(Contract):
     """All teachers the service holds, by name."""
 
     teachers: tuple[TeacherView, ...]
+
+
+class TeacherDescriptions(Contract):
+    """All teachers in the artefact store, by name, as the gateway answers them."""
+
+    teachers: tuple[TeacherDescription, ...]
 
 
 class SoftTargets(Contract):

@@ -14,8 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import logs
-from shared.adapters.web.problems import error_response, problem_response
-from shared.contracts.problems import Problem
+from shared.adapters.web.problems import error_response, unexpected
 from shared.errors import BodyTooLarge
 
 log = logging.getLogger(__name__)
@@ -61,6 +60,7 @@ class Boundary:
         status = 0
         taken = 0
         too_large = False
+        complete = False
 
         async def counted() -> Message:
             nonlocal taken, too_large
@@ -73,13 +73,14 @@ class Boundary:
             return message
 
         async def stamped(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if too_large and status == 0:
                 return  # frameworks make a 400 of what `counted` raised; the 413 below is the answer
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-ID"] = identifier
             await send(message)
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         declared = _header(scope, b"content-length")
         try:
@@ -89,17 +90,11 @@ class Boundary:
                 await self.app(scope, counted, stamped)
         except Exception as error:  # the last line of defence: see below
             # Not raised on: uvicorn would close the connection under the client's next request.
-            if status == 0 and not too_large:
+            if not too_large:
                 log.exception("unhandled error", extra={"path": scope["path"]})
-                problem = Problem(
-                    title="Internal Server Error",
-                    status=500,
-                    code="internal-error",
-                    detail="an unexpected error was logged under this request_id",
-                    remedy="Report the request_id to whoever runs this service.",
-                )
-                await problem_response(problem)(scope, receive, stamped)
-            elif status != 0:
+            if status == 0 and not too_large:
+                await unexpected()(scope, receive, stamped)
+            elif status != 0 and not complete:
                 # The answer has begun: only breaking the connection still says that it is not whole.
                 raise error
         if too_large and status == 0:

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from shared import logs
@@ -18,6 +19,9 @@ from shared.contracts.problems import PROBLEM_MEDIA_TYPE, FieldProblem, Problem
 from shared.errors import DistillationError, Unavailable
 
 log = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+"""In metrics: the client closed the connection before it had sent its request."""
 
 StatusTable = Mapping[type[DistillationError], int]
 
@@ -62,6 +66,19 @@ def error_response(error: DistillationError, status: int) -> Response:
         {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, Unavailable) else None
     )
     return problem_response(problem_of(error, status), headers)
+
+
+def unexpected() -> Response:
+    """Return the answer to an error that nobody raised on purpose; what it was stands in the log."""
+    return problem_response(
+        Problem(
+            title="Internal Server Error",
+            status=500,
+            code="internal-error",
+            detail="an unexpected error was logged under this request_id",
+            remedy="Report the request_id to whoever runs this service.",
+        )
+    )
 
 
 def documented(table: StatusTable, *errors: type[DistillationError]) -> dict[int | str, dict[str, Any]]:
@@ -127,9 +144,19 @@ def install(app: FastAPI, table: StatusTable) -> None:
             error.headers,
         )
 
+    async def unforeseen(_request: Request, _error: Exception) -> Response:
+        # Starlette raises the error again after this answer; the boundary logs it and stops it there.
+        return unexpected()
+
+    async def gone(_request: Request, _error: Exception) -> Response:
+        # Nobody receives it; the status keeps a client that left apart from a failure of ours in the metrics.
+        return Response(status_code=CLIENT_GONE)
+
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(DistillationError, deliberate)
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, plain)
+    app.add_exception_handler(Exception, unforeseen)
 
 
 def _validation_problem(errors: Sequence[Any], table: StatusTable) -> Problem:

@@ -1,0 +1,40 @@
+"""What the gateway reads from the environment, once, at start. README.md has the table."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import CommonSettings
+
+
+class GatewaySettings(CommonSettings):
+    """`GATEWAY_…`, beside what all services share. Sizes are in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that share the port; each holds the live student."""
+    threads: int = Field(default=1, ge=1, le=64)
+    """Threads of ONNX Runtime for one call."""
+    decode_threads: int = Field(default=2, ge=1, le=64)
+    """Large requests that are decoded and answered side by side, off the event loop."""
+    max_waiting: int = Field(default=64, ge=1, le=10_000)
+    """Large requests that may wait for one of these threads; more are refused with 503."""
+    max_image_bytes: int = Field(default=10 * 2**20, ge=1)
+    max_image_pixels: int = Field(default=25_000_000, ge=1)
+    """Width times height, as the header says, before anything is decoded."""
+    max_images: int = Field(default=64, ge=1, le=10_000)
+    """In one request for predictions."""
+    max_prediction_bytes: int = Field(default=32 * 2**20, ge=1)
+    """Of one request for predictions, all its images together."""
+    max_body_bytes: int = Field(default=2**20, ge=1)
+    """Of every other request but datasets."""
+    max_dataset_bytes: int = Field(default=2**30, ge=1)
+    """Of one upload of a dataset."""
+    max_uploads: int = Field(default=2, ge=1, le=64)
+    """Datasets that one process takes in at a time; more are refused with 503."""
+    promotion_poll_s: float = Field(default=0.2, gt=0, le=60, allow_inf_nan=False)
+    """How often a process looks whether another student was promoted."""
+    drain_s: int = Field(default=30, ge=0, le=3_600)
+    """How long requests in flight may take after SIGTERM."""
