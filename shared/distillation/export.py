@@ -1,0 +1,157 @@
+"""The student as served: one ONNX file from uint8 images to logits and probabilities at T = 1.
+
+Preprocessing is part of the graph, so nobody who serves the file can get it wrong. The graph is written node
+by node: it is a dozen nodes long, ready in milliseconds, and the same bytes for the same student.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from jaxtyping import UInt8
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from shared.artefacts.files import write_atomic
+from shared.contracts.architectures import ARCHITECTURES
+from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.students import Latency
+from shared.errors import ParityFailed, UnknownArchitecture
+from shared.models.mlp import Mlp
+from shared.models.normalise import normalise, scale_and_offset
+
+PARITY_TOLERANCE = 1e-3
+_OPSET = 21
+_IR_VERSION = 10
+
+
+def export_onnx(module: nn.Module, preprocessing: Preprocessing, classes: Sequence[str], path: Path) -> None:
+    """Write a student as one self-contained float32 ONNX file.
+
+    Input `images`: uint8, batch x height x width x channels, any batch. Outputs `logits` and
+    `probabilities`: float32, batch x classes, at T = 1. The class names are in the metadata, as JSON under
+    `classes`.
+
+    Raises:
+        UnknownArchitecture: there is no way to write this kind of module.
+    """
+    if not isinstance(module, Mlp):
+        raise UnknownArchitecture(type(module).__name__, ARCHITECTURES)
+    scale, offset = scale_and_offset(preprocessing)
+    image = preprocessing.input
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["pixels", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "offset"], ["normalised"]),
+        # torch flattens channels first.
+        helper.make_node("Transpose", ["normalised"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Flatten", ["planes"], ["hidden_0"], axis=1),
+    ]
+    weights = {"scale": scale, "offset": offset, **module.state_dict()}
+    last = len(module.layers) - 1
+    for layer in range(last):
+        nodes += [
+            _dense(layer, f"hidden_{layer}", f"sums_{layer}"),
+            helper.make_node("Relu", [f"sums_{layer}"], [f"hidden_{layer + 1}"]),
+        ]
+    nodes += [
+        _dense(last, f"hidden_{last}", "logits"),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "student",
+        [
+            helper.make_tensor_value_info(
+                "images", TensorProto.UINT8, ["batch", image.height, image.width, image.channels]
+            )
+        ],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", len(classes)])
+            for name in ("logits", "probabilities")
+        ],
+        [numpy_helper.from_array(tensor.detach().cpu().numpy(), name) for name, tensor in weights.items()],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION, producer_name="imago"
+    )
+    helper.set_model_props(model, {"classes": json.dumps(list(classes), ensure_ascii=False)})
+    onnx.checker.check_model(model, full_check=True)
+    write_atomic(path, model.SerializeToString(deterministic=True))
+
+
+def parity(
+    path: Path,
+    module: nn.Module,
+    preprocessing: Preprocessing,
+    images: UInt8[Tensor, "rows height width channels"],
+    *,
+    tolerance: float = PARITY_TOLERANCE,
+) -> float:
+    """Return the largest difference between ONNX and PyTorch logits on the images.
+
+    Raises:
+        ParityFailed: it is above the tolerance, or not a number.
+    """
+    session = _session(path)
+    largest = 0.0
+    for rows in torch.split(images, 256):
+        with torch.inference_mode():
+            expected = module(normalise(rows, preprocessing)).numpy()
+        (found,) = session.run(["logits"], {"images": rows.numpy()})
+        # maximum, unlike max(), does not lose a NaN.
+        largest = float(np.maximum(largest, np.abs(found - expected).max()))
+    if not largest <= tolerance:
+        raise ParityFailed(largest, tolerance)
+    return largest
+
+
+def measure_latency(
+    path: Path, image: ImageInput, *, batches: Sequence[int] = (1, 32), calls: int = 300
+) -> tuple[Latency, ...]:
+    """Return how long one call in this process takes on one thread, in milliseconds, for each batch size."""
+    session = _session(path)
+    return tuple(_latency(session, image, batch, calls) for batch in batches)
+
+
+def _latency(session: onnxruntime.InferenceSession, image: ImageInput, batch: int, calls: int) -> Latency:
+    shape = (batch, image.height, image.width, image.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    for _ in range(max(1, calls // 10)):  # the first calls allocate
+        session.run(None, {"images": images})
+    times_ms = np.fromiter(_times_ms(session, images, calls), dtype=np.float64)
+    return Latency(
+        batch=batch,
+        p50_ms=round(float(np.percentile(times_ms, 50)), 4),
+        p99_ms=round(float(np.percentile(times_ms, 99)), 4),
+        calls=calls,
+        threads=1,
+    )
+
+
+def _times_ms(
+    session: onnxruntime.InferenceSession, images: UInt8[np.ndarray, "..."], calls: int
+) -> Iterator[float]:
+    for _ in range(calls):
+        began = time.perf_counter()
+        session.run(None, {"images": images})
+        yield (time.perf_counter() - began) * 1000
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _dense(layer: int, before: str, after: str) -> onnx.NodeProto:
+    return helper.make_node(
+        "Gemm", [before, f"layers.{layer}.weight", f"layers.{layer}.bias"], [after], transB=1
+    )
