@@ -1,0 +1,89 @@
+"""Reads a finished transfer set, and trusts no byte of it before its digest was compared."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from shared.artefacts.files import sha256_file
+from shared.artefacts.tensors import Array, read_tensors
+from shared.errors import Corrupt, InvalidRequest
+from shared.transfer_set.format import COLUMNS, IMAGE_DIGEST_BYTES, MANIFEST, TransferSetManifest
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """What the teacher said of each view of each training image."""
+
+    manifest: TransferSetManifest
+    logits: NDArray[np.float16]
+    """z with zero mean in each row, views x rows x classes; softmax(z / T) are the soft targets."""
+    shifts: NDArray[np.int8]
+    """Pixels down and to the right, views x rows x 2; `views.apply_shifts` makes the images."""
+    image_digests: NDArray[np.uint8]
+    """Of the unshifted images, rows x 16."""
+
+    @classmethod
+    def open(cls, directory: Path) -> "TransferSet":
+        """Read a transfer set; one shard stays mapped, several are put together in memory.
+
+        Raises:
+            FileNotFoundError: there is none, or it is not finished.
+            Corrupt: a file is not what the manifest says.
+        """
+        path = directory / MANIFEST
+        try:
+            manifest = TransferSetManifest.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise Corrupt(str(path)) from error
+        inputs = manifest.inputs
+        total = inputs.rows * inputs.spec.views
+        if manifest.digest != inputs.digest or sum(shard.rows for shard in manifest.shards) != total:
+            raise Corrupt(str(path))
+        columns = [_read_shard(directory / shard.file, shard.sha256) for shard in manifest.shards]
+        shapes = {
+            "logits": (inputs.spec.views, inputs.rows, len(inputs.classes)),
+            "shift": (inputs.spec.views, inputs.rows, 2),
+            "image_digest": (inputs.spec.views, inputs.rows, IMAGE_DIGEST_BYTES),
+        }
+        whole: dict[str, Array] = {}
+        for name, shape in shapes.items():
+            parts = [column[name] for column in columns]
+            whole[name] = (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(shape)
+        return cls(manifest, whole["logits"], whole["shift"], whole["image_digest"][0])
+
+    def logits_at(self, temperature: float) -> NDArray[np.float16]:
+        """Return the logits z that a loss at this temperature takes: it divides them by T itself.
+
+        Where the teacher tempers they are the same for every T. An arithmetic ensemble does not: the mean of
+        probabilities at one T says nothing exact about another.
+
+        Raises:
+            InvalidRequest: the teacher does not temper and was asked at another T.
+        """
+        inputs = self.manifest.inputs
+        if not inputs.tempers and temperature != inputs.temperature:
+            raise InvalidRequest(
+                f"the logits of this transfer set serve T = {inputs.temperature:g} only, not {temperature:g}",
+                remedy="Build a transfer set at this temperature.",
+            )
+        return self.logits
+
+
+def is_finished(directory: Path) -> bool:
+    """Tell whether a folder holds a transfer set with all its shards."""
+    return (directory / MANIFEST).is_file()
+
+
+def _read_shard(path: Path, sha256: str) -> dict[str, Array]:
+    try:
+        if sha256_file(path) != sha256:
+            raise Corrupt(str(path))
+        columns, _ = read_tensors(path)
+    except FileNotFoundError as error:
+        raise Corrupt(str(path)) from error
+    if set(columns) != set(COLUMNS):
+        raise Corrupt(str(path))
+    return columns

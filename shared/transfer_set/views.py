@@ -1,0 +1,48 @@
+"""Views of an image: small shifts drawn from a seed, so that teacher and student see the same pixels."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.contracts.jobs import TransferSetSpec
+
+
+def view_shifts(spec: TransferSetSpec, rows: int, view: int) -> NDArray[np.int8]:
+    """Return by how many pixels each image is shifted in one view.
+
+    Args:
+        spec: how far, from which seed, and in how many views.
+        rows: images in the training split.
+        view: number of the view; 0 is the image as it is.
+
+    Returns:
+        Shifts (down, right) in pixels, rows x 2. They depend on seed, view and `jitter_px` alone: more views
+        leave the earlier ones as they were.
+
+    Raises:
+        ValueError: the spec has no such view.
+    """
+    if not 0 <= view < spec.views:
+        raise ValueError(f"views are 0 to {spec.views - 1}, not {view}")
+    if view == 0 or spec.jitter_px == 0:
+        return np.zeros((rows, 2), np.int8)
+    rng = np.random.default_rng([spec.seed, view])
+    return rng.integers(-spec.jitter_px, spec.jitter_px, (rows, 2), dtype=np.int8, endpoint=True)
+
+
+def apply_shifts(images: NDArray[np.uint8], shifts: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Return the images shifted, with zeros where nothing was.
+
+    Args:
+        images: uint8, N x H x W x C.
+        shifts: pixels down and to the right, N x 2; negative ones go up and to the left.
+    """
+    reach = int(np.abs(shifts.astype(np.int64)).max(initial=0))
+    if reach == 0:
+        return images
+    height, width = images.shape[1:3]
+    padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    # windows[n, y, x] is the image-sized piece of padded image n that begins at y, x: a view, not a copy.
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    begin = reach - shifts.astype(np.int64)
+    shifted = windows[np.arange(len(images)), begin[:, 0], begin[:, 1]]  # N x C x H x W
+    return np.ascontiguousarray(np.moveaxis(shifted, 1, 3))

@@ -1,0 +1,232 @@
+"""Writing a transfer set, and going on after a failure at any point."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.artefacts.tensors import read_tensors
+from shared.errors import TeacherAnswerInvalid
+from shared.transfer_set import writer as writer_module
+from shared.transfer_set.reader import TransferSet, is_finished
+from shared.transfer_set.views import apply_shifts
+from shared.transfer_set.writer import TransferSetWriter
+from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, write_all
+
+
+def again(writer: TransferSetWriter, digits: np.ndarray) -> TransferSetWriter:
+    """Return a writer as the next process would open it."""
+    return TransferSetWriter(writer.directory, writer.inputs, images=digits, shard_rows=64)
+
+
+def test_batches_hold_every_view_of_every_image_once(writer: TransferSetWriter, digits: np.ndarray) -> None:
+    batches = [writer.batch(number) for number in range(writer.shards)]
+    assert [len(batch.rows) for batch in batches] == [64, 64, 64, 64, 44]
+    seen = [(view, row) for batch in batches for view, row in zip(batch.views, batch.rows, strict=True)]
+    assert seen == [(view, row) for view in range(3) for row in range(100)]
+    for batch in batches:
+        np.testing.assert_array_equal(batch.images, apply_shifts(digits[batch.rows], batch.shifts))
+    np.testing.assert_array_equal(batches[0].images, digits[:64])  # view 0 is the image as it is
+    assert any(batch.shifts.any() for batch in batches)
+
+
+def test_logits_are_stored_with_zero_mean(writer: TransferSetWriter, teacher: LinearTeacher) -> None:
+    logits = teacher(writer.batch(0).images)
+    writer.write_shard(0, logits)
+    stored = read_tensors(writer.directory / "shard-00000.safetensors")[0]["logits"]
+    assert stored.dtype == np.float16
+    expected = logits - logits.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(stored, expected, rtol=2**-11, atol=1e-6)
+
+
+def test_softened_answers_are_stored_on_the_scale_that_a_loss_divides(
+    tmp_path: Path, digits: np.ndarray
+) -> None:
+    """Asked at T = 4, a teacher answers z/4; softmax(stored / 4) must be its soft targets."""
+    inputs = make_inputs(tempers=False, temperature=4.0)
+    writer = TransferSetWriter(tmp_path, inputs, images=digits)
+    softened = np.random.default_rng(0).normal(size=(300, 10)).astype(np.float32)
+    writer.write_shard(0, softened)
+    stored = read_tensors(tmp_path / "shard-00000.safetensors")[0]["logits"].astype(np.float64)
+
+    def softmax(z: np.ndarray) -> np.ndarray:
+        return np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+
+    np.testing.assert_allclose(softmax(stored / 4.0), softmax(softened), rtol=2e-3)
+
+
+def test_other_shard_sizes_make_the_same_set(
+    tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher
+) -> None:
+    sets = []
+    for shard_rows in (1_000, 300, 7):
+        writer = TransferSetWriter(
+            tmp_path / str(shard_rows), make_inputs(), images=digits, shard_rows=shard_rows
+        )
+        write_all(writer, teacher)
+        sets.append(TransferSet.open(writer.directory))
+    for other in sets[1:]:
+        # A linear map of another batch size may round its last bit otherwise.
+        np.testing.assert_allclose(other.logits, sets[0].logits, rtol=2e-3, atol=1e-2)
+        np.testing.assert_array_equal(other.shifts, sets[0].shifts)
+        np.testing.assert_array_equal(other.image_digests, sets[0].image_digests)
+
+
+@pytest.mark.parametrize(
+    ("logits", "words"),
+    [
+        (np.zeros((64, 9)), r"expected \(64, 10\)"),
+        (np.zeros((63, 10)), r"expected \(64, 10\)"),
+        (np.full((64, 10), np.nan), "not finite"),
+        (np.full((64, 10), np.inf), "not finite"),
+        (np.eye(64, 10) * 1e6, "16-bit"),
+        (np.eye(64, 10) * -72_800, "16-bit"),
+    ],
+)
+def test_answers_that_cannot_be_stored_are_refused(
+    writer: TransferSetWriter, logits: np.ndarray, words: str
+) -> None:
+    with pytest.raises(TeacherAnswerInvalid, match=words):
+        writer.write_shard(0, logits)
+    assert list(writer.directory.iterdir()) == []
+
+
+def test_the_range_of_16_bit_floats_is_used_to_its_end(writer: TransferSetWriter) -> None:
+    logits = np.zeros((64, 10))
+    logits[:, 0], logits[:, 1] = 65_504, -65_504
+    writer.write_shard(0, logits)
+    stored = read_tensors(writer.directory / "shard-00000.safetensors")[0]["logits"]
+    assert np.isfinite(stored).all()
+
+
+def test_images_must_be_those_of_the_inputs(tmp_path: Path, digits: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="100 images, there are 99"):
+        TransferSetWriter(tmp_path, make_inputs(), images=digits[:99])
+
+
+# --- going on ----------------------------------------------------------------------------------------------
+
+
+def test_a_new_writer_asks_only_for_what_is_missing(
+    writer: TransferSetWriter, digits: np.ndarray, teacher: LinearTeacher
+) -> None:
+    for number in (0, 3):
+        writer.write_shard(number, teacher(writer.batch(number).images))
+    assert again(writer, digits).missing_shards() == [1, 2, 4]
+    write_all(again(writer, digits), teacher)
+    assert teacher.rows == 300
+    assert is_finished(writer.directory)
+
+
+def test_an_unfinished_set_cannot_be_finished(writer: TransferSetWriter, teacher: LinearTeacher) -> None:
+    writer.write_shard(0, teacher(writer.batch(0).images))
+    with pytest.raises(ValueError, match="4 of 5 shards are missing, first 1"):
+        writer.finish()
+    assert not is_finished(writer.directory)
+
+
+def test_finishing_again_changes_nothing(
+    writer: TransferSetWriter, digits: np.ndarray, teacher: LinearTeacher
+) -> None:
+    write_all(writer, teacher)
+    before = {path.name: path.read_bytes() for path in writer.directory.iterdir()}
+    assert again(writer, digits).finish() == again(writer, digits).finish()
+    assert {path.name: path.read_bytes() for path in writer.directory.iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "foreign"])
+def test_a_damaged_shard_is_made_again(
+    writer: TransferSetWriter, digits: np.ndarray, teacher: LinearTeacher, tmp_path: Path, damage: str
+) -> None:
+    write_all(writer, teacher)
+    path = writer.directory / "shard-00002.safetensors"
+    data = bytearray(path.read_bytes())
+    if damage == "foreign":
+        other = TransferSetWriter(
+            tmp_path / "other", make_inputs(rows=100, teacher="x"), images=digits, shard_rows=64
+        )
+        write_all(other, teacher)
+        data = bytearray((other.directory / path.name).read_bytes())
+    elif damage == "flip":
+        data[-5] ^= 1
+    else:
+        del data[{"cut": -3, "empty": 0}[damage] :]
+    path.write_bytes(data)
+
+    resumed = again(writer, digits)
+    assert resumed.missing_shards() == [2]
+    assert not is_finished(writer.directory)  # the manifest does not speak for a shard that is gone
+    write_all(resumed, teacher)
+    assert TransferSet.open(writer.directory).logits.shape == (3, 100, 10)
+
+
+def test_the_first_of_two_writers_wins_and_the_shard_never_changes(
+    writer: TransferSetWriter, digits: np.ndarray, teacher: LinearTeacher
+) -> None:
+    """A worker that lost its lease may come late with logits that differ in the last bit."""
+    write_all(writer, teacher)
+    again(writer, digits).write_shard(1, teacher(writer.batch(1).images) + np.eye(64, 10))
+    TransferSet.open(writer.directory)
+
+
+def test_a_damaged_shard_is_replaced_on_writing(writer: TransferSetWriter, teacher: LinearTeacher) -> None:
+    writer.directory.joinpath("shard-00000.safetensors").write_bytes(b"half")
+    writer.write_shard(0, teacher(writer.batch(0).images))
+    assert 0 not in writer.missing_shards()
+
+
+def test_a_failure_while_writing_leaves_no_shard(
+    writer: TransferSetWriter, teacher: LinearTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shared.artefacts.files.os.fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        writer.write_shard(0, teacher(writer.batch(0).images))
+    assert list(writer.directory.iterdir()) == []
+
+
+KILLED = """
+import os, random, signal, sys, threading
+from pathlib import Path
+from shared.transfer_set.writer import TransferSetWriter
+from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, write_all
+from shared.datasets.builtin import load_builtin
+
+digits = load_builtin("mnist-5k", None)[0]["train"].images[:100]
+writer = TransferSetWriter(Path(sys.argv[1]), make_inputs(), images=digits, shard_rows=4)
+threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGKILL)).start()
+teacher = LinearTeacher()
+while True:
+    for number in writer.missing_shards():
+        writer.write_shard(number, teacher(writer.batch(number).images))
+    for path in writer.directory.glob("shard-0000[1-9]*"):
+        path.unlink()
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("after_s", [0.003, 0.01, 0.03, 0.06])
+def test_a_kill_at_any_point_leaves_whole_shards_only(
+    tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher, after_s: float
+) -> None:
+    """The child writes 75 shards over and over until it is killed."""
+    directory = tmp_path / "set"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(directory), str(after_s)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    for path in directory.glob("shard-*"):
+        read_tensors(path)  # raises Corrupt where it is not whole
+    resumed = TransferSetWriter(directory, make_inputs(), images=digits, shard_rows=4)
+    assert {path.suffix for path in directory.iterdir()} <= {".safetensors"}  # temporaries are cleared away
+    present = len(list(directory.iterdir()))
+    assert len(resumed.missing_shards()) == 75 - present
+    write_all(resumed, teacher)
+    assert teacher.rows == 4 * (75 - present)
+
+
+def test_the_largest_logit_is_that_of_16_bit_floats() -> None:
+    assert writer_module.LARGEST_LOGIT == 65_504
