@@ -1,0 +1,23 @@
+"""`python -m services.gateway`: serve until SIGTERM or SIGINT."""
+
+from services.gateway.settings import GatewaySettings
+from shared.adapters.web.server import serve
+from shared.logs import configure_logging
+from shared.settings import load
+
+
+def main() -> None:
+    """Read the settings and serve; a wrong setting is told before anything starts."""
+    settings = load(GatewaySettings)
+    configure_logging("gateway", settings.log_level)
+    serve(
+        "services.gateway.app:from_environment",
+        host=settings.host,
+        port=settings.port,
+        processes=settings.processes,
+        drain_s=settings.drain_s,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Puts the gateway together; the only file that knows all its parts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from services.gateway import routes
+from services.gateway.catalogue import StoreCatalogue
+from services.gateway.draining import Draining
+from services.gateway.errors import STATUSES
+from services.gateway.live import Live
+from services.gateway.settings import GatewaySettings
+from services.gateway.state import Gateway
+from services.gateway.uploads import clear_old_uploads
+from shared.adapters.dispatch import CeleryDispatcher
+from shared.adapters.redis_jobs import RedisJobStore
+from shared.adapters.web import openapi, problems
+from shared.adapters.web.boundary import Boundary
+from shared.artefacts.store import ArtefactStore
+from shared.datasets.images import ImageLimits
+from shared.jobs.ports import Dispatcher, JobStore
+from shared.jobs.service import JobService
+from shared.logs import configure_logging
+from shared.settings import load
+
+_STREAM_THREADS = 16
+
+
+def from_environment() -> ASGIApp:
+    """Return the app of one process, on the Redis and the artefact store that the environment names."""
+    settings = load(GatewaySettings)
+    configure_logging("gateway", settings.log_level)
+    return create_app(
+        settings, jobs=RedisJobStore(settings.redis_url), dispatcher=CeleryDispatcher(settings.redis_url)
+    )
+
+
+def create_app(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher) -> ASGIApp:
+    """Return the gateway behind its boundary: request ids, body limits, metrics, a last answer."""
+    return Boundary(
+        create_api(settings, jobs=jobs, dispatcher=dispatcher),
+        limit_bytes=settings.max_body_bytes,
+        limits_bytes={
+            "/v1/predictions": settings.max_prediction_bytes,
+            "/v1/datasets": settings.max_dataset_bytes,
+        },
+    )
+
+
+def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher) -> FastAPI:
+    """Return the routes with what they need in `app.state.gateway`."""
+    store = ArtefactStore(settings.store_dir)
+    catalogue = StoreCatalogue(store, settings.data_dir)
+    gateway = Gateway(
+        settings=settings,
+        jobs=JobService(jobs, dispatcher, catalogue),
+        store=store,
+        catalogue=catalogue,
+        live=Live(store, threads=settings.threads),
+        draining=Draining(),
+        heavy=CapacityLimiter(settings.decode_threads),
+        streams=CapacityLimiter(_STREAM_THREADS),
+        uploads=CapacityLimiter(settings.max_uploads),
+        image_limits=ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels),
+    )
+    app = FastAPI(
+        title="Imago gateway",
+        version="1",
+        description="Takes jobs, datasets and promotions; answers predictions of the live student at T = 1. "
+        "Every refusal is a problem document (RFC 9457) with a stable `code` and a `remedy`.",
+        lifespan=_lifespan,
+    )
+    app.state.gateway = gateway
+    for router in routes.ROUTERS:
+        app.include_router(router)
+    problems.install(app, STATUSES)
+    openapi.install(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    gateway: Gateway = app.state.gateway
+    await asyncio.to_thread(clear_old_uploads, gateway.store)
+    # Before the first request: readiness and the first answer see the student that is promoted already.
+    await asyncio.to_thread(gateway.live.refresh)
+    watch = asyncio.create_task(gateway.live.watch(gateway.settings.promotion_poll_s))
+    try:
+        with gateway.draining.listening():
+            yield
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch

@@ -1,0 +1,49 @@
+"""What datasets and teachers there are, as the artefact store and the data directory show it now."""
+
+from pathlib import Path
+
+from shared.artefacts.store import ArtefactStore
+from shared.contracts.datasets import BUILTIN_DATASETS, DatasetView
+from shared.contracts.teachers import TeacherDescription
+from shared.datasets import builtin
+from shared.errors import DatasetNotFound
+
+
+class StoreCatalogue:
+    """The `Catalogue` of jobs on the artefact store; also what the lists of the API are made of."""
+
+    def __init__(self, store: ArtefactStore, data_dir: Path | None) -> None:
+        self._store = store
+        self._data_dir = data_dir
+
+    def dataset(self, name: str) -> DatasetView:
+        """Return the dataset; a built-in one has a manifest once it was used.
+
+        Raises:
+            DatasetNotFound: no such name, neither stored nor built in.
+        """
+        try:
+            manifest = self._store.datasets.get(name)
+        except DatasetNotFound:
+            if name not in BUILTIN_DATASETS:
+                raise
+            manifest = None
+        return DatasetView(
+            name=name,
+            builtin=name in BUILTIN_DATASETS,
+            available=manifest is not None or builtin.available(name, self._data_dir),
+            description=BUILTIN_DATASETS.get(name) or (manifest.source if manifest is not None else ""),
+            manifest=manifest,
+        )
+
+    def datasets(self) -> tuple[DatasetView, ...]:
+        """Return all datasets, stored or built in, by name."""
+        return tuple(map(self.dataset, sorted({*BUILTIN_DATASETS, *self._store.datasets.names()})))
+
+    def teacher(self, name: str) -> TeacherDescription:
+        """Return the teacher as it is now; raises `TeacherNotFound`."""
+        return self._store.teachers.current(name)
+
+    def teachers(self) -> tuple[TeacherDescription, ...]:
+        """Return all teachers, by name."""
+        return tuple(map(self.teacher, sorted(self._store.teachers.names())))

@@ -1,0 +1,137 @@
+"""Which student answers: the one that `live.json` names, loaded in this process and swapped in one step.
+
+The pointer in the store is the truth. A promotion moves it; every process, also of other gateways on the same
+store, looks at it a few times a second, loads and checks the new student in a thread, and then replaces one
+reference. A request holds the student that it began with, so each answer is from exactly one version.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+from shared.artefacts.store import ArtefactStore
+from shared.artefacts.students import CARD, LIVE
+from shared.contracts.students import LiveStudent
+from shared.errors import DistillationError, NoLiveStudent, NothingToRollBack, StudentNotLoaded
+from shared.serving.session import StudentSession
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 5.0
+"""After a load that failed; another promotion is looked at earlier."""
+
+
+class Live:
+    """The student of this process. `student` is for the event loop, the other methods block."""
+
+    def __init__(self, store: ArtefactStore, *, threads: int) -> None:
+        self.problem: str | None = None
+        """Why the promoted student is not the one that answers."""
+        self._students = store.students
+        self._pointer = store.root / "students" / LIVE
+        self._threads = threads
+        self._student: StudentSession | None = None
+        self._loading = threading.Lock()
+
+    @property
+    def version(self) -> str | None:
+        """Version of the student that answers."""
+        student = self._student
+        return student.version if student is not None else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is missing: a student answers, or none was promoted yet."""
+        return self._student is not None or self.problem is None
+
+    def student(self) -> StudentSession:
+        """Return the student that answers now.
+
+        Raises:
+            NoLiveStudent: none was promoted yet.
+            StudentNotLoaded: one was promoted, but it could not be loaded and there is no earlier one.
+        """
+        student = self._student
+        if student is not None:
+            return student
+        if self.problem is not None:
+            raise StudentNotLoaded(self.problem)
+        raise NoLiveStudent
+
+    def promote(self, version: str) -> LiveStudent:
+        """Move the pointer to `version` and answer from it at once in this process.
+
+        Raises:
+            StudentNotFound: there is no such version.
+            StudentUnusable: it does not load or does not answer as its card says; the pointer stays.
+        """
+        candidate = self._load(version)
+        live = self._students.promote(version)
+        self.refresh(candidate)
+        return live
+
+    def rollback(self) -> LiveStudent:
+        """Move the pointer back to the student that was live before, which is checked first.
+
+        Raises:
+            NothingToRollBack: no other student was live before.
+            StudentUnusable: the earlier one does not load; the pointer stays.
+        """
+        live = self._students.live()
+        if live is None or not live.previous:
+            raise NothingToRollBack
+        candidate = self._load(live.previous[-1])
+        live = self._students.rollback()
+        self.refresh(candidate)
+        return live
+
+    def refresh(self, candidate: StudentSession | None = None) -> None:
+        """Answer from the student that the pointer names; where it cannot be loaded, keep the one before.
+
+        Args:
+            candidate: a student that is loaded already, used where the pointer names it.
+        """
+        with self._loading:
+            try:
+                live = self._students.live()
+                if live is None:
+                    return
+                if self._student is None or self._student.version != live.version:
+                    before = self.version
+                    fits = candidate is not None and candidate.version == live.version
+                    self._student = candidate if fits else self._load(live.version)
+                    log.info("student is live", extra={"student": live.version, "before": before})
+                self.problem = None
+            except (DistillationError, OSError) as error:
+                if self.problem != str(error):
+                    log.exception("the promoted student cannot be loaded", extra={"kept": self.version})
+                self.problem = str(error)
+
+    async def watch(self, every_s: float) -> None:
+        """Follow the pointer until cancelled, looking every `every_s` seconds."""
+        seen: tuple[int, int] | None = None
+        tried = 0.0
+        while True:
+            stamp = await asyncio.to_thread(_stamp, self._pointer)
+            failed = self.problem is not None and time.monotonic() - tried > _RETRY_S
+            if stamp != seen or failed:
+                tried = time.monotonic()
+                await asyncio.to_thread(self.refresh)
+                seen = stamp
+            await asyncio.sleep(every_s)
+
+    def _load(self, version: str) -> StudentSession:
+        card = self._students.file(version, CARD)
+        return StudentSession.load(card.parent, threads=self._threads)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes whenever the file is replaced."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a few times a second, so without a detour
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino

@@ -1,0 +1,14 @@
+"""The faces of the gateway, one file a subject."""
+
+from services.gateway.routes import datasets, events, health, jobs, predictions, students, teachers
+
+ROUTERS = (
+    # Predictions first: routes are tried in this order.
+    predictions.router,
+    jobs.router,
+    events.router,
+    students.router,
+    teachers.router,
+    datasets.router,
+    health.router,
+)

@@ -1,0 +1,84 @@
+"""Students: their cards and files, and which of them answers predictions."""
+
+from fastapi import APIRouter
+from starlette.responses import FileResponse
+
+from services.gateway.errors import STATUSES
+from services.gateway.state import GatewayDep
+from shared.adapters.web.problems import documented
+from shared.contracts.students import LiveStudent, StudentCard, StudentList, StudentView
+from shared.errors import FileNotInBundle, NothingToRollBack, StudentNotFound, StudentUnusable
+
+router = APIRouter(prefix="/v1/students", tags=["students"])
+
+
+@router.get("", summary="List students, newest first")
+def list_students(gateway: GatewayDep) -> StudentList:
+    """Return all students and the version that is promoted."""
+    live = gateway.store.students.live()
+    version = live.version if live is not None else None
+    return StudentList(
+        live=version,
+        students=tuple(
+            StudentView(
+                version=card.version,
+                name=card.name,
+                live=card.version == version,
+                created_at=card.created_at,
+                job_id=card.job_id,
+                accuracy=card.evaluation.accuracy,
+                verdict=card.comparison.verdict,
+                parameters=card.parameters,
+            )
+            for card in gateway.store.students.list()
+        ),
+    )
+
+
+# Above the routes with {version}, so that it can never be read as one.
+@router.post(
+    "/rollback",
+    summary="Let the student before the live one answer again",
+    responses=documented(STATUSES, NothingToRollBack, StudentUnusable),
+)
+def rollback(gateway: GatewayDep) -> LiveStudent:
+    """Take the last promotion back; the earlier student is loaded and checked before it is live."""
+    return gateway.live.rollback()
+
+
+@router.get("/{version}", summary="A student's card", responses=documented(STATUSES, StudentNotFound))
+def show(version: str, gateway: GatewayDep) -> StudentCard:
+    """Return where the student comes from, what it is worth and what it costs."""
+    return gateway.store.students.card(version)
+
+
+@router.get(
+    "/{version}/files/{name}",
+    summary="Download a file of a student",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        **documented(STATUSES, StudentNotFound, FileNotInBundle),
+    },
+)
+def download(version: str, name: str, gateway: GatewayDep) -> FileResponse:
+    """Return one of the files that the card lists, or `card.json` itself."""
+    path = gateway.store.students.file(version, name)
+    return FileResponse(path, media_type=_MEDIA_TYPES.get(path.suffix), filename=f"{version}-{path.name}")
+
+
+@router.post(
+    "/{version}/promote",
+    summary="Let a student answer predictions",
+    responses=documented(STATUSES, StudentNotFound, StudentUnusable),
+)
+def promote(version: str, gateway: GatewayDep) -> LiveStudent:
+    """Load and check the student, then make it live in every gateway process without losing a request.
+
+    This process answers from it at once, the others within half a second. Promoting the live one changes
+    nothing.
+    """
+    return gateway.live.promote(version)
+
+
+_MEDIA_TYPES = {".json": "application/json", ".md": "text/markdown", ".onnx": "application/octet-stream"}

@@ -1,0 +1,49 @@
+"""What the routes are handed: the parts that `app.py` has put together, read from the request's app."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+
+from services.gateway.catalogue import StoreCatalogue
+from services.gateway.draining import Draining
+from services.gateway.live import Live
+from services.gateway.settings import GatewaySettings
+from shared.artefacts.store import ArtefactStore
+from shared.datasets.images import ImageLimits
+from shared.jobs.service import JobService
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The parts of one gateway process."""
+
+    settings: GatewaySettings
+    jobs: JobService
+    store: ArtefactStore
+    catalogue: StoreCatalogue
+    live: Live
+    draining: Draining
+    heavy: CapacityLimiter
+    """Large requests for predictions that run in threads."""
+    streams: CapacityLimiter
+    """Looks of event streams at the job store: apart, so that a Redis that hangs blocks no other route."""
+    uploads: CapacityLimiter
+    """Datasets that are taken in."""
+    image_limits: ImageLimits
+
+
+# `async def`, or FastAPI would call these few instructions in a thread.
+async def gateway_of(request: Request) -> Gateway:
+    """Return the parts."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+async def _jobs(request: Request) -> JobService:
+    return (await gateway_of(request)).jobs
+
+
+GatewayDep = Annotated[Gateway, Depends(gateway_of)]
+JobsDep = Annotated[JobService, Depends(_jobs)]

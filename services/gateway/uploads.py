@@ -1,0 +1,95 @@
+"""Takes files in as they arrive, into a folder of their own beside the store, under names that we give.
+
+The boundary counts the bytes of the whole request, so that the disk holds at most the limit and one piece.
+"""
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.requests import Request
+
+from services.gateway.parts import PartBegins, PartData, parts
+from shared.artefacts.store import ArtefactStore
+from shared.errors import MalformedBody
+
+_MOST_FILES = 64
+_MOST_FIELD_BYTES = 1024
+_WRITE_BYTES = 2**20
+_KEPT_S = 24 * 3600.0
+
+
+@dataclass
+class Upload:
+    """A form on the disk: its plain fields, and its files with the names that the client gave them."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def upload_directory(store: ArtefactStore) -> Iterator[Path]:
+    """Give a fresh folder and remove it with all that is in it."""
+    root = _root(store)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as directory:
+        yield Path(directory)
+
+
+def clear_old_uploads(store: ArtefactStore) -> None:
+    """Remove what a gateway left that was killed during an upload, a day later."""
+    root = _root(store)
+    if not root.is_dir():
+        return
+    for directory in root.iterdir():
+        if time.time() - directory.stat().st_mtime > _KEPT_S:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+async def take_in(request: Request, directory: Path) -> Upload:
+    """Write the files of a multipart request into `directory`.
+
+    Raises:
+        MalformedBody: it is no multipart, or has too many files, or a field that is too long.
+        BodyTooLarge: raised by the boundary while the body is read.
+    """
+    upload = Upload()
+    value = bytearray()
+    target: Path | None = None
+    name = ""
+    async for event in parts(request):
+        if isinstance(event, PartBegins):
+            value, name, target = bytearray(), event.name, None
+            if event.filename is not None:
+                if len(upload.files) == _MOST_FILES:
+                    raise MalformedBody(f"one upload may carry {_MOST_FILES} files")
+                target = directory / f"file-{len(upload.files):02}"
+                upload.files.append(target)
+                upload.names.append(event.filename[:255])
+        elif isinstance(event, PartData):
+            value += event.data
+            if target is None and len(value) > _MOST_FIELD_BYTES:
+                raise MalformedBody(f"the field {name[:64]!r} is longer than {_MOST_FIELD_BYTES} bytes")
+            if target is not None and len(value) >= _WRITE_BYTES:
+                await asyncio.to_thread(_append, target, bytes(value))
+                value.clear()
+        elif target is not None:
+            await asyncio.to_thread(_append, target, bytes(value))
+        else:
+            upload.fields[name] = value.decode("utf-8", "replace")
+    return upload
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def _root(store: ArtefactStore) -> Path:
+    return store.root / "uploads"

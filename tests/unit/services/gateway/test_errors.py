@@ -1,0 +1,20 @@
+import pytest
+
+from services.gateway.errors import STATUSES
+from shared.adapters.web.problems import every_error, status_of
+from shared.errors import DistillationError, InvalidRequest, JobFailed, NotFound, Unavailable
+
+
+@pytest.mark.parametrize("error", list(every_error()), ids=lambda error: error.code)
+def test_every_error_has_a_status_that_fits_its_family(error):
+    status = status_of(error, STATUSES)
+    if issubclass(error, NotFound):
+        assert status == 404
+    elif issubclass(error, Unavailable):
+        assert status == 503
+    elif issubclass(error, InvalidRequest):
+        assert status in (406, 413, 415, 422)
+    elif issubclass(error, JobFailed) or error is DistillationError:
+        assert status == 500
+    else:
+        assert status in (409, 503)
