@@ -1,0 +1,83 @@
+"""Puts the parts of the teacher service together."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import torch
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from services.teacher import device, routes
+from services.teacher.batching import Batcher
+from services.teacher.errors import STATUSES
+from services.teacher.models import Teachers
+from services.teacher.parts import Parts
+from services.teacher.settings import TeacherSettings
+from shared.adapters.web import openapi, problems
+from shared.adapters.web.boundary import Boundary
+from shared.artefacts.store import ArtefactStore
+from shared.models.registry import torch_device
+from shared.settings import load
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """
+Answers what a cumbersome model says of images: logits softened by a temperature T, softmax(z/T) on request.
+Every refusal is a problem document (RFC 9457) with a stable `code` and a `remedy`.
+"""
+
+
+def from_environment() -> ASGIApp:
+    """Return the service as the environment sets it up; uvicorn calls this."""
+    return create_app(load(TeacherSettings))
+
+
+def create_app(settings: TeacherSettings) -> ASGIApp:
+    """Return the service behind its boundary: request ids, body limits, metrics, a last answer."""
+    return Boundary(create_api(settings), limit_bytes=settings.max_body_bytes)
+
+
+def create_api(settings: TeacherSettings) -> FastAPI:
+    """Return the routes; the lifespan makes what they need, in `app.state.parts`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        where = torch_device(settings.device)
+        torch.zeros(1, device=where)  # CUDA starts now, or says now why not
+        batcher = Batcher(
+            device.answer, max_batch_rows=settings.max_batch_rows, queue_rows=settings.queue_rows
+        )
+        app.state.parts = Parts(
+            settings=settings,
+            teachers=Teachers(
+                ArtefactStore(settings.store_dir).teachers,
+                device=where,
+                bf16=settings.precision == "bfloat16",
+                max_held=settings.max_held,
+            ),
+            batcher=batcher,
+            limiter=anyio.CapacityLimiter(settings.decode_threads),
+        )
+        log.info("ready", extra={"device": device.device_name(where), "precision": settings.precision})
+        try:
+            yield
+        finally:
+            await batcher.close()
+            log.info("stopped")
+
+    app = FastAPI(
+        title="Imago teacher",
+        version="1",
+        summary="Temperature-softened logits of trained image classifiers",
+        description=DESCRIPTION,
+        openapi_tags=routes.TAGS,
+        lifespan=lifespan,
+    )
+    app.include_router(routes.router)
+    problems.install(app, STATUSES)
+    openapi.install(app)
+    return app

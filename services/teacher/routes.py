@@ -1,0 +1,245 @@
+"""The endpoints: soft targets, the teachers there are, health, metrics."""
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from pydantic import BeforeValidator, Field
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from services.teacher import answers, bodies
+from services.teacher.errors import STATUSES
+from services.teacher.examples import (
+    MULTIPART_BODY,
+    NAME_EXAMPLE,
+    SAFETENSORS_BODY,
+    SOFT_TARGETS_RESPONSE,
+    VIEW_RESPONSE,
+)
+from services.teacher.parts import PartsDep
+from shared import errors
+from shared.adapters.web.metrics import exposition
+from shared.adapters.web.problems import documented
+from shared.contracts.base import Contract, refuse
+from shared.contracts.teachers import (
+    DIGEST_HEADER,
+    MOST_ROWS_HEADER,
+    PRECISION_HEADER,
+    SAFETENSORS_MEDIA_TYPE,
+    TEMPERATURE_HEADER,
+    TeacherList,
+    TeacherView,
+)
+
+TAGS: Final = [
+    {"name": "soft targets", "description": "Softened logits of a teacher for a batch of images."},
+    {"name": "teachers", "description": "The teachers that answer. New ones appear by themselves."},
+    {"name": "health", "description": "For whoever runs the service."},
+]
+
+router = APIRouter()
+
+T = TypeVar("T")
+
+
+def _temperature(value: object) -> object:
+    """Read a temperature from the query, where everything is text."""
+    try:
+        temperature = float(str(value))
+    except ValueError:
+        raise refuse(errors.InvalidTemperature(str(value)[:64])) from None
+    if not 0 < temperature < float("inf"):
+        raise refuse(errors.InvalidTemperature(temperature))
+    return temperature
+
+
+TeacherName = Annotated[str, Path(description="Of the teacher", examples=[NAME_EXAMPLE])]
+Temperature = Annotated[
+    float,
+    BeforeValidator(_temperature),
+    Query(
+        description="T, the divisor of the logits: a finite number above 0",
+        examples=[4.0],
+        json_schema_extra={"exclusiveMinimum": 0},
+    ),
+]
+ExpectedDigest = Annotated[
+    str | None,
+    Header(
+        alias=DIGEST_HEADER,
+        description="Answer only if the teacher has this digest; else refuse with 409 `teacher-changed`",
+    ),
+]
+Accept = Annotated[
+    str | None, Header(description=f"`application/json` (the default) or `{SAFETENSORS_MEDIA_TYPE}`")
+]
+
+
+@router.post(
+    "/v1/teachers/{name}/soft-targets",
+    operation_id="ask_soft_targets",
+    tags=["soft targets"],
+    summary="Ask for softened logits",
+    response_class=Response,
+    responses={
+        **documented(
+            STATUSES,
+            errors.InvalidTemperature,
+            errors.TemperatureTooLow,
+            errors.InvalidImage,
+            errors.InputMismatch,
+            errors.NoImages,
+            errors.MalformedBody,
+            errors.ImageTooLarge,
+            errors.BodyTooLarge,
+            errors.TooManyImages,
+            errors.UnsupportedMediaType,
+            errors.NotAcceptable,
+            errors.TeacherNotFound,
+            errors.TeacherChanged,
+            errors.QueueFull,
+            errors.ShuttingDown,
+            errors.TeacherAnswerInvalid,
+            errors.Corrupt,
+        ),
+        200: SOFT_TARGETS_RESPONSE,
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                bodies.MULTIPART: MULTIPART_BODY,
+                SAFETENSORS_MEDIA_TYPE: SAFETENSORS_BODY,
+                bodies.OCTETS: SAFETENSORS_BODY,
+            },
+        }
+    },
+)
+async def ask_soft_targets(
+    name: TeacherName,
+    request: Request,
+    parts: PartsDep,
+    temperature: Temperature,
+    probabilities: Annotated[bool, Query(description="Answer softmax(z/T) too")] = False,
+    dtype: Annotated[answers.Dtype, Query(description="Numbers of the answer")] = "float32",
+    expected_digest: ExpectedDigest = None,
+    accept: Accept = None,
+) -> Response:
+    """Answer z/T, rows with zero mean, for one image or many.
+
+    Images come as files in a form (PNG, JPEG, WebP; fitted to the teacher's input), or as one safetensors
+    body with a tensor `images`: uint8, N x height x width x channels, exactly as the teacher takes them.
+    """
+    answer_type = answers.chosen(accept)
+    body_type = bodies.media_type(request)
+    teacher, ensemble = await parts.aside(partial(parts.teachers.hold, name, expected_digest))
+    size, max_rows = teacher.preprocessing.input, parts.settings.max_rows
+    if body_type == bodies.MULTIPART:
+        files = await bodies.files_of(request, max_rows)
+        images = await parts.aside(partial(bodies.decoded, files, size, parts.image_limits))
+    else:
+        images = bodies.pixels_of(await request.body(), size, max_rows)
+    logits = await _unless_gone(request, parts.batcher.ask(ensemble, images, temperature=temperature))
+    answer = answers.Answer(teacher, temperature, logits, probabilities, dtype)
+    return Response(
+        await parts.aside(partial(answer.encoded, answer_type)),
+        media_type=answer_type,
+        headers={
+            DIGEST_HEADER: teacher.digest,
+            TEMPERATURE_HEADER: repr(temperature),
+            PRECISION_HEADER: parts.settings.precision,
+            MOST_ROWS_HEADER: str(max_rows),
+            "Vary": "Accept",
+        },
+    )
+
+
+@router.get("/v1/teachers", operation_id="list_teachers", tags=["teachers"], summary="List the teachers")
+async def list_teachers(parts: PartsDep) -> TeacherList:
+    """Return every teacher by name: classes in the order of the logits, input, digest."""
+    found = await parts.aside(parts.teachers.describe_all)
+    return TeacherList(teachers=tuple(parts.view(teacher) for teacher in found))
+
+
+@router.get(
+    "/v1/teachers/{name}",
+    operation_id="describe_teacher",
+    tags=["teachers"],
+    summary="Describe a teacher",
+    responses={**documented(STATUSES, errors.TeacherNotFound, errors.Corrupt), 200: VIEW_RESPONSE},
+)
+async def describe_teacher(name: TeacherName, parts: PartsDep) -> TeacherView:
+    """Return one teacher: classes in the order of the logits, input, digest."""
+    return parts.view(await parts.aside(partial(parts.teachers.describe, name)))
+
+
+class Liveness(Contract):
+    """The event loop turns."""
+
+    status: str = "live"
+
+
+class Readiness(Contract):
+    """Whether requests should be sent here."""
+
+    ready: bool
+    draining: bool = Field(description="The service is stopping: it answers what waits and takes nothing new")
+
+
+@router.get("/health/live", operation_id="live", tags=["health"], summary="The process lives")
+async def live() -> Liveness:
+    """Depend on nothing, so that only a process that is stuck is restarted."""
+    return Liveness()
+
+
+@router.get(
+    "/health/ready",
+    operation_id="ready",
+    tags=["health"],
+    summary="Requests may be sent here",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "Stopping, or its model thread has ended"}},
+)
+async def ready(parts: PartsDep) -> Response:
+    """Be ready while the device answers; also with no teacher yet, because one may appear at any time."""
+    answer = Readiness(ready=parts.batcher.able, draining=parts.batcher.closing)
+    return JSONResponse(answer.model_dump(), 200 if answer.ready else 503)
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    tags=["health"],
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def metrics() -> Response:
+    """Return what this process has counted: requests, rows, batches, the queue, time of forward passes."""
+    return exposition()
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for the work, but give it up when the client closes its connection.
+
+    Raises:
+        ClientDisconnect: it did; nobody reads the answer.
+    """
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        watch.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

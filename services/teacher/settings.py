@@ -1,0 +1,48 @@
+"""What the teacher service reads from the environment, once, at start. README.md has the table."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import CommonSettings
+
+
+class TeacherSettings(CommonSettings):
+    """`TEACHER_…`, beside what all services share. Rows are images; sizes are in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TEACHER_")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8081, ge=0, le=65_535)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where teachers answer; `auto` is CUDA where there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products inside the nets; logits are merged and answered in float32 all the same."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """CPU threads of a forward pass; left out, PyTorch decides."""
+    decode_threads: int = Field(default=2, ge=1, le=64)
+    """Requests whose images are read, or whose answers are written, side by side."""
+    max_batch_rows: int = Field(default=1024, ge=1)
+    """Most rows of one forward pass; larger requests are split."""
+    max_rows: int = Field(default=8192, ge=1)
+    """Most rows of one request."""
+    queue_rows: int = Field(default=8192, ge=1)
+    """Most rows that wait for the device; a request that finds no room is refused with 503."""
+    max_held: int = Field(default=4, ge=1)
+    """Teachers kept in memory; the one that was asked least recently makes room."""
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1)
+    max_image_bytes: int = Field(default=10_000_000, ge=1)
+    max_image_pixels: int = Field(default=25_000_000, ge=1)
+    """Width times height, as the header says, before anything is decoded."""
+    drain_s: int = Field(default=30, ge=0, le=3600)
+    """How long requests in flight may take after SIGTERM."""
+
+    @model_validator(mode="after")
+    def _a_request_fits_the_queue(self) -> Self:
+        if self.max_rows > self.queue_rows:
+            raise ValueError(
+                f"TEACHER_MAX_ROWS ({self.max_rows}) must not be above TEACHER_QUEUE_ROWS "
+                f"({self.queue_rows}): such a request would never be taken"
+            )
+        return self
