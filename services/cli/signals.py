@@ -1,0 +1,47 @@
+"""Signals of the processes that supervise: the first one ends politely, a second one at once."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let every signal that asks for an end raise KeyboardInterrupt, as Ctrl-C does.
+
+    SIGINT is named too, because a shell starts background jobs with SIGINT ignored.
+    """
+    with _handled(_interrupt):
+        yield
+
+
+@contextmanager
+def second_signal() -> Iterator[Callable[[], bool]]:
+    """Hold signals back; the function that is handed out says whether one came."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+    with _handled(lambda _number, _frame: came.set()):
+        yield came.is_set
+
+
+@contextmanager
+def _handled(handler: Handler) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -1,0 +1,256 @@
+"""A gateway in memory, with the same contract as the real one: it answers contract models and problems."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+
+from shared.contracts.architectures import Mlp
+from shared.contracts.base import Contract
+from shared.contracts.datasets import DatasetList, DatasetView
+from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
+from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.jobs import (
+    Budget,
+    DistillationSpec,
+    Failure,
+    JobEvent,
+    JobEventKind,
+    JobPage,
+    JobResult,
+    JobState,
+    JobView,
+    Progress,
+    Stage,
+    TeacherSpec,
+)
+from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
+from shared.contracts.problems import PROBLEM_MEDIA_TYPE, Problem
+from shared.contracts.reports import Cost, DistillationReport, TeacherReport
+from shared.contracts.students import LiveStudent, StudentList, StudentView
+from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
+
+NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+DIGEST = "ab" * 32
+VERSION = "mnist-student-0a1b2c"
+DIGITS = tuple("0123456789")
+
+
+class FakeGateway:
+    """Answers like the gateway. Each connection to a job's events serves the next of `streams`.
+
+    `seen` holds every request; `events` is what happened to the one job.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[httpx.Request] = []
+        self.jobs: dict[str, JobView] = {}
+        self.events: list[JobEvent] = []
+        self.cut_after: list[int | Exception] = []
+        """For each next connection: events until it breaks off, or what connecting raises."""
+        self.ends_as = JobState.SUCCEEDED
+        self.datasets = (
+            DatasetView(name="mnist", builtin=True, available=False, description="all"),
+            DatasetView(name="mnist-5k", builtin=True, available=True, description="some"),
+        )
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self._answer)
+
+    def problem(self, status: int, code: str, detail: str, remedy: str = "") -> httpx.Response:
+        problem = Problem(title="Refused", status=status, code=code, detail=detail, remedy=remedy)
+        return httpx.Response(
+            status, content=problem.model_dump_json(), headers={"Content-Type": PROBLEM_MEDIA_TYPE}
+        )
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        self.seen.append(request)
+        raw_path = request.url.raw_path.decode().partition("?")[0]
+        parts = [unquote(part) for part in raw_path.strip("/").split("/")[1:]]
+        match (request.method, *parts):
+            case ("POST", "jobs"):
+                return self._submit(request)
+            case ("GET", "jobs"):
+                jobs = tuple(
+                    job
+                    for job in self.jobs.values()
+                    if request.url.params.get("state", job.state.value) == job.state.value
+                )
+                return _json(JobPage(jobs=jobs))
+            case (_, "jobs", job_id, *_) if job_id not in self.jobs:
+                return self.problem(404, "job-not-found", f"there is no job {job_id!r}", "List jobs.")
+            case ("GET", "jobs", job_id):
+                return _json(self.jobs[job_id])
+            case ("GET", "jobs", job_id, "events"):
+                return self._stream(job_id, request)
+            case ("POST", "jobs", job_id, "cancel"):
+                self.jobs[job_id] = self.jobs[job_id].model_copy(update={"state": JobState.CANCELLED})
+                return _json(self.jobs[job_id])
+            case ("GET", "jobs", job_id, "report"):
+                if request.headers["Accept"] == "text/markdown":
+                    return httpx.Response(200, text="# Report\n")
+                return _json(report_of(self.jobs[job_id]))
+            case ("POST", "predictions"):
+                return _json(prediction(request.content.count(b"filename=")))
+            case ("GET", "students"):
+                return _json(StudentList(live=None, students=(STUDENT,)))
+            case ("POST", "students", "rollback"):
+                return self.problem(409, "nothing-to-roll-back", "no student was live before")
+            case ("POST", "students", version, "promote"):
+                return _json(LiveStudent(version=version, promotion=1, changed_at=NOON))
+            case ("GET", "datasets"):
+                return _json(DatasetList(datasets=self.datasets))
+            case ("POST", "datasets"):
+                return _json(DatasetView(name="mine", builtin=False, available=True, description="mine"))
+            case ("GET", "teachers"):
+                return _json(TeacherDescriptions(teachers=(TEACHER,)))
+        return self.problem(404, "not-found", request.url.path)
+
+    def _submit(self, request: httpx.Request) -> httpx.Response:
+        spec = json.loads(request.content)
+        if "name" not in spec:
+            return self.problem(422, "request-invalid", "body.name: Field required", "Correct the fields.")
+        if spec.get("objective", {}).get("temperature", 1) <= 0:
+            return self.problem(422, "invalid-temperature", "temperature must be above 0", "Give one.")
+        job = self.add_job(**spec)
+        return httpx.Response(201, content=job.model_dump_json(), headers={"Location": f"/v1/jobs/{job.id}"})
+
+    def add_job(self, **spec: Any) -> JobView:
+        """Put a job on record, queued."""
+        made = TeacherSpec(**spec) if spec.get("kind") == "teacher" else DistillationSpec(**spec)
+        job = JobView(id=f"j-{len(self.jobs)}", state=JobState.QUEUED, spec=made, created_at=NOON)
+        self.jobs[job.id] = job
+        self.events = job_events(self.ends_as)
+        return job
+
+    def _stream(self, job_id: str, request: httpx.Request) -> httpx.Response:
+        after = int(request.headers.get("Last-Event-ID", "0"))
+        rest = [event for event in self.events if int(event.id) > after]
+        cut = self.cut_after.pop(0) if self.cut_after else None
+        if isinstance(cut, Exception):
+            raise cut
+
+        def end() -> None:
+            failure = Failure(code="diverged", detail="the loss is nan in epoch 3", remedy="Lower the rate.")
+            result = JobResult(teacher="mnist-teacher", student=VERSION, verdict="BEATS")
+            self.jobs[job_id] = self.jobs[job_id].model_copy(
+                update={
+                    "state": self.ends_as,
+                    "started_at": NOON,
+                    "finished_at": NOON + timedelta(seconds=75),
+                    "failure": failure if self.ends_as is JobState.FAILED else None,
+                    "result": result if self.ends_as is JobState.SUCCEEDED else None,
+                }
+            )
+
+        return httpx.Response(
+            200, headers={"Content-Type": "text/event-stream"}, stream=_Stream(rest, cut, end)
+        )
+
+
+class _Stream(httpx.SyncByteStream):
+    def __init__(self, events: list[JobEvent], cut: int | None, end: Callable[[], None]) -> None:
+        self.events, self.cut, self.end = events, cut, end
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"retry: 1000\n\n: keep-alive\n\n"
+        for index, event in enumerate(self.events):
+            if index == self.cut:
+                raise httpx.ReadError("cut")
+            if event is self.events[-1]:
+                self.end()
+            yield f"id: {event.id}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n".encode()
+
+
+def job_events(ends_as: JobState) -> list[JobEvent]:
+    """Return what happens to a job: it starts, trains for 60 epochs, ends."""
+    told: list[tuple[JobEventKind, dict[str, Any]]] = [
+        (JobEventKind.STATE, {"state": "queued", "epoch": 0, "attempts": 0}),
+        (JobEventKind.STATE, {"state": "running", "epoch": 1, "attempts": 1}),
+        (JobEventKind.PROGRESS, _progress(Stage.CHECK, 1, 1, "checks")),
+        *((JobEventKind.PROGRESS, _progress(Stage.TRAIN, done, 60, "epochs")) for done in range(61)),
+        (JobEventKind.NOTE, {"text": "the best epoch was 57"}),
+        (JobEventKind.STATE, {"state": ends_as.value, "epoch": 1, "attempts": 1}),
+    ]
+    return [
+        JobEvent(id=str(i), kind=kind, at=NOON + timedelta(seconds=i), data=data)
+        for i, (kind, data) in enumerate(told, start=1)
+    ]
+
+
+def _progress(stage: Stage, done: int, total: int, unit: str) -> dict[str, Any]:
+    progress = Progress(
+        stage=stage, done=done, total=total, unit=unit, eta_s=float(total - done), metrics={"loss": 0.25}
+    )
+    return progress.model_dump(mode="json")
+
+
+def _json(answer: Contract) -> httpx.Response:
+    return httpx.Response(200, content=answer.model_dump_json(), headers={"Content-Type": "application/json"})
+
+
+def prediction(images: int) -> PredictionAnswer:
+    """Return an answer for so many images."""
+    one = Prediction(
+        predicted="7",
+        classes=(
+            ClassProbability(name="7", probability=0.9),
+            ClassProbability(name="9", probability=0.1),
+        ),
+    )
+    timing = Timing(decode_ms=0.1, model_ms=0.2, total_ms=0.4)
+    return PredictionAnswer(student=VERSION, predictions=(one,) * images, timing=timing)
+
+
+def evaluation(errors: int) -> Evaluation:
+    """Return an evaluation on 1,000 images."""
+    accuracy = 1 - errors / 1000
+    return Evaluation(
+        examples=1000, errors=errors, accuracy=accuracy, accuracy_interval=(accuracy - 0.01, accuracy + 0.01),
+        nll=0.1, brier=0.05, ece=0.01, reliability=(), errors_by_class={}, confusion=(),
+    )  # fmt: skip
+
+
+def report_of(job: JobView) -> TeacherReport | DistillationReport:
+    """Return the report of a job."""
+    cost = Cost(seconds={"train": 1.0}, teacher_rows=3500, device="cpu", threads=2, torch="2", imago="0")
+    common: dict[str, Any] = {
+        "job_id": job.id, "created_at": NOON, "dataset_digest": DIGEST, "teacher_digest": DIGEST,
+        "curves": (), "cost": cost,
+    }  # fmt: skip
+    if isinstance(job.spec, TeacherSpec):
+        return TeacherReport(spec=job.spec, parameters=2_395_210, evaluation=evaluation(30), **common)
+    comparison = Comparison(
+        verdict=Verdict.BEATS, gain=0.012, interval=(0.004, 0.02), p_value=0.01, degrees_of_freedom=2,
+        margin=0.001, method="paired t",
+        seeds=(
+            SeedComparison(seed=0, taught_accuracy=0.962, untaught_accuracy=0.95, taught_agreement=0.98),
+            SeedComparison(seed=1, taught_accuracy=0.961, untaught_accuracy=0.949, taught_agreement=0.97),
+        ),
+    )  # fmt: skip
+    return DistillationReport(
+        spec=job.spec, transfer_set_digest=DIGEST, student_version=VERSION, teacher_parameters=2_395_210,
+        student_parameters=1_276_810, teacher=evaluation(30), taught=evaluation(38), untaught=evaluation(50),
+        agreement=0.98, comparison=comparison, latency=(), **common,
+    )  # fmt: skip
+
+
+STUDENT = StudentView(
+    version=VERSION, name="mnist-student", live=False, created_at=NOON, job_id="j-0", accuracy=0.962,
+    verdict="BEATS", parameters=1_276_810,
+)  # fmt: skip
+
+TEACHER = TeacherDescription(
+    name="mnist-teacher", digest=DIGEST, architecture=Mlp(hidden_units=(1200, 1200)), members=1,
+    merge="geometric", classes=DIGITS,
+    preprocessing=Preprocessing(input=ImageInput(height=28, width=28, channels=1), mean=(0.1,), std=(0.3,)),
+    test_accuracy=0.97, created_at=NOON,
+)  # fmt: skip
+
+SPEC = DistillationSpec(
+    name="mnist-student", teacher="mnist-teacher", dataset="mnist-5k", budget=Budget(epochs=1)
+)
