@@ -73,9 +73,8 @@ ExpectedDigest = Annotated[
         description="Answer only if the teacher has this digest; else refuse with 409 `teacher-changed`",
     ),
 ]
-Accept = Annotated[
-    str | None, Header(description=f"`application/json` (the default) or `{SAFETENSORS_MEDIA_TYPE}`")
-]
+Accept = Annotated[str | None, Header(include_in_schema=False)]
+"""OpenAPI knows the answer's media types from the responses, and wants no parameter of this name."""
 
 
 @router.post(
