@@ -52,8 +52,8 @@ T = TypeVar("T")
 class TeacherClient:
     """One teacher service. Use it as a context manager, or call `close`.
 
-    What may pass (no connection, no answer in time, 503 and its kin) is tried again, after growing waits of full
-    jitter on top of the service's own Retry-After, until nothing has been answered for `patience_s`.
+    What may pass (no connection, no answer in time, 503 and its kin) is tried again, after growing waits of
+    full jitter on top of the service's own Retry-After, until nothing has been answered for `patience_s`.
 
     Args:
         url: of the service, such as `http://127.0.0.1:8081`.
