@@ -2,12 +2,15 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_ONE_PRESS_S: Final = 1.0
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -28,12 +31,22 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def second_signal() -> Iterator[Callable[[], bool]]:
-    """Hold signals back; the function that is handed out says whether one came."""
+    """Hold signals back; the function that is handed out says whether one came.
+
+    The first second does not count: one Ctrl-C or one `kill` can arrive twice, from the terminal or the
+    process group and from a parent such as make.
+    """
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set
         return
-    with _handled(lambda _number, _frame: came.set()):
+    began = time.monotonic()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        if time.monotonic() - began > _ONE_PRESS_S:
+            came.set()
+
+    with _handled(note):
         yield came.is_set
 
 

