@@ -1,0 +1,124 @@
+"""The export stage, and the bundle that it ends in: what the gateway serves and what the card says of it."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from services.worker.stages import outcomes
+from services.worker.stages.context import JobContext
+from shared.artefacts.files import sha256_file
+from shared.contracts.datasets import DatasetManifest
+from shared.contracts.images import Preprocessing
+from shared.contracts.jobs import DistillationSpec, Stage
+from shared.contracts.reports import DistillationReport
+from shared.contracts.students import BundleFile, Latency, StudentCard
+from shared.distillation.cohort import TrainedNet
+from shared.distillation.export import export_onnx, measure_latency, parity
+from shared.distillation.report import markdown
+from shared.models.checkpoints import load_into, to_bytes
+from shared.models.registry import build
+
+_PARITY_IMAGES = 512
+
+
+class ExportOutcome(BaseModel):
+    """What the export stage measured of the exported student."""
+
+    seed: int
+    largest_difference: float
+    latency: tuple[Latency, ...]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The export stage's output: a folder with `model.onnx` and `model.safetensors`."""
+
+    path: Path
+    outcome: ExportOutcome
+
+
+def export_student(
+    context: JobContext,
+    spec: DistillationSpec,
+    manifest: DatasetManifest,
+    preprocessing: Preprocessing,
+    served: TrainedNet,
+    trained_at: Path,
+) -> Exported:
+    """Write the student as safetensors and ONNX, and check that both answer alike on held-out images.
+
+    Raises:
+        ParityFailed: they do not.
+    """
+
+    def build_files(directory: Path) -> None:
+        context.progress(Stage.EXPORT, 0, 3, "steps")
+        network = build(spec.student.network, manifest.input, len(manifest.classes))
+        module = load_into(network, served.tensors)
+        (directory / "model.safetensors").write_bytes(to_bytes(served.tensors))
+        onnx = directory / "model.onnx"
+        export_onnx(module, preprocessing, manifest.classes, onnx)
+        context.progress(Stage.EXPORT, 1, 3, "steps")
+        images = context.store.datasets.load(spec.dataset, "validation").images[:_PARITY_IMAGES]
+        difference = parity(onnx, module, preprocessing, outcomes.tensor(images))
+        context.progress(Stage.EXPORT, 2, 3, "steps")
+        outcome = ExportOutcome(
+            seed=served.seed,
+            largest_difference=difference,
+            latency=measure_latency(onnx, manifest.input),
+        )
+        outcomes.save(directory / "export.json", outcome)
+        context.progress(Stage.EXPORT, 3, 3, "steps")
+
+    path = context.once(Stage.EXPORT, {"train": trained_at.name, "seed": served.seed}, build_files)
+    return Exported(path, outcomes.load(path / "export.json", ExportOutcome))
+
+
+def publish_student(
+    context: JobContext,
+    report: DistillationReport,
+    manifest: DatasetManifest,
+    preprocessing: Preprocessing,
+    exported: Exported,
+) -> None:
+    """Put the student into the store: its files, its report, and the card with their digests."""
+    spec = report.spec
+
+    def build_bundle(directory: Path) -> None:
+        for name in ("model.onnx", "model.safetensors"):
+            shutil.copyfile(exported.path / name, directory / name)
+        outcomes.save(directory / "report.json", report)
+        (directory / "report.md").write_text(markdown(report), encoding="utf-8")
+        files = {
+            path.name: BundleFile(sha256=sha256_file(path), size_bytes=path.stat().st_size)
+            for path in sorted(directory.iterdir())
+        }
+        card = StudentCard(
+            version=report.student_version,
+            name=spec.name,
+            job_id=context.job_id,
+            created_at=datetime.now(UTC),
+            classes=manifest.classes,
+            preprocessing=preprocessing,
+            architecture=spec.student.network,
+            parameters=report.student_parameters,
+            teacher=spec.teacher,
+            teacher_digest=report.teacher_digest,
+            teacher_parameters=report.teacher_parameters,
+            dataset=spec.dataset,
+            dataset_digest=report.dataset_digest,
+            transfer_set_digest=report.transfer_set_digest,
+            objective=spec.objective,
+            seed=exported.outcome.seed,
+            evaluation=report.taught,
+            comparison=report.comparison,
+            latency=exported.outcome.latency,
+            onnx_largest_difference=exported.outcome.largest_difference,
+            files=files,
+        )
+        outcomes.save(directory / "card.json", card)
+
+    context.store.students.publish(report.student_version, build_bundle)

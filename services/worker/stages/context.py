@@ -1,0 +1,121 @@
+"""What the stages of a job share: the order, the store, how to tell progress, when to stop."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from pydantic import JsonValue
+
+from services.worker.protocol import ChildMessage, ChildOrder
+from services.worker.settings import WorkerSettings
+from shared.artefacts.files import digest_of, publish_directory
+from shared.artefacts.jobs import JobFiles
+from shared.artefacts.store import ArtefactStore
+from shared.contracts.jobs import Progress, Stage
+
+_SECONDS = "seconds.txt"
+
+
+class JobStopped(Exception):
+    """The supervisor asked the training process to stop; what was done so far is kept."""
+
+
+@dataclass
+class StageClock:
+    """Turns "done of total" into an estimate of the time left, from the pace since the stage began."""
+
+    began: float = field(default_factory=time.monotonic)
+    done_at_start: int | None = None
+
+    def eta_s(self, done: int, total: int) -> float | None:
+        """Return the seconds left, or None before the first piece of work is done."""
+        if self.done_at_start is None:
+            self.done_at_start = done
+        fresh = done - self.done_at_start
+        if fresh <= 0:
+            return None
+        return (time.monotonic() - self.began) / fresh * (total - done)
+
+
+@dataclass
+class JobContext:
+    """One attempt at one job."""
+
+    order: ChildOrder
+    settings: WorkerSettings
+    store: ArtefactStore
+    send: Callable[[ChildMessage], None]
+    stop: Event = field(default_factory=Event)
+    clocks: dict[Stage, StageClock] = field(default_factory=dict)
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.order.job_id
+
+    @property
+    def files(self) -> JobFiles:
+        """The job's own folder in the store."""
+        return self.store.job(self.order.job_id)
+
+    def progress(
+        self,
+        stage: Stage,
+        done: int,
+        total: int,
+        unit: str,
+        metrics: dict[str, float] | None = None,
+        *,
+        may_stop: bool = True,
+    ) -> None:
+        """Tell how far a stage is; leaves by `JobStopped` where the supervisor asked for it and it may."""
+        clock = self.clocks.setdefault(stage, StageClock())
+        self.send(
+            ChildMessage(
+                progress=Progress(
+                    stage=stage,
+                    done=done,
+                    total=total,
+                    unit=unit,
+                    eta_s=clock.eta_s(done, total),
+                    metrics=metrics or {},
+                )
+            )
+        )
+        if may_stop:
+            self.leave_if_stopped()
+
+    def leave_if_stopped(self) -> None:
+        """Raise `JobStopped` where the supervisor asked for it."""
+        if self.stop.is_set():
+            raise JobStopped
+
+    def note(self, text: str) -> None:
+        """Tell something in words."""
+        self.send(ChildMessage(note=text))
+
+    def once(self, stage: Stage, inputs: dict[str, JsonValue], build: Callable[[Path], None]) -> Path:
+        """Return the stage's output, named by the digest of its inputs; build it where it is missing.
+
+        The build happens aside and is renamed into place, so whoever runs the stage again finds it whole or
+        not at all.
+        """
+        final = self.files.stage(stage, digest_of(inputs))
+        if final.exists():
+            self.note(f"stage {stage} was done before: its output is used")
+            return final
+
+        def timed(directory: Path) -> None:
+            began = time.perf_counter()
+            build(directory)
+            (directory / _SECONDS).write_text(f"{time.perf_counter() - began:.3f}\n")
+
+        publish_directory(final, timed)
+        return final
+
+
+def seconds_of(stage_output: Path) -> float:
+    """Return how long the stage took when it was built, in seconds."""
+    return float((stage_output / _SECONDS).read_text())

@@ -1,0 +1,109 @@
+"""The train stage, the same for teachers and students, and what both need around it."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from services.worker.stages import outcomes
+from services.worker.stages.context import JobContext
+from shared.artefacts.files import digest_of
+from shared.contracts.architectures import Architecture
+from shared.contracts.datasets import DatasetManifest
+from shared.contracts.images import Preprocessing
+from shared.contracts.jobs import Budget, Regularisation, Stage
+from shared.contracts.reports import Cost
+from shared.distillation.cohort import Net, train_cohort
+from shared.distillation.examples import Examples
+from shared.models.registry import torch_device
+
+
+def train_nets(
+    context: JobContext,
+    inputs: dict[str, JsonValue],
+    *,
+    architecture: Architecture,
+    nets: Sequence[Net],
+    examples: Examples,
+    manifest: DatasetManifest,
+    preprocessing: Preprocessing,
+    budget: Budget,
+    regularisation: Regularisation | None = None,
+) -> Path:
+    """Train the nets unless that was done before; return the stage's output, for `outcomes.load_nets`.
+
+    Training goes on from the newest checkpoint of an earlier attempt.
+    """
+    device = torch_device(context.settings.device)
+
+    def on_epoch(done: int, total: int, metrics: dict[str, float]) -> None:
+        context.progress(Stage.TRAIN, done, total, "epochs", metrics, may_stop=False)
+
+    def build(directory: Path) -> None:
+        context.progress(Stage.TRAIN, 0, budget.epochs, "epochs")
+        trained = train_cohort(
+            architecture,
+            nets,
+            examples,
+            classes=len(manifest.classes),
+            preprocessing=preprocessing,
+            budget=budget,
+            regularisation=regularisation,
+            device=device,
+            checkpoints=context.files.directory / "checkpoints" / digest_of(inputs)[:16],
+            on_epoch=on_epoch,
+            should_stop=context.stop.is_set,
+        )
+        outcomes.save_nets(directory, trained)
+
+    return context.once(Stage.TRAIN, inputs, build)
+
+
+def labelled_examples(context: JobContext, dataset: str) -> Examples:
+    """Return a dataset's training and validation splits as tensors."""
+    train = context.store.datasets.load(dataset, "train")
+    validation = context.store.datasets.load(dataset, "validation")
+    assert train.labels is not None, "checked before"
+    assert validation.labels is not None, "checked before"
+    return Examples(
+        images=outcomes.tensor(train.images),
+        labels=outcomes.tensor(train.labels),
+        validation_images=outcomes.tensor(validation.images),
+        validation_labels=outcomes.tensor(validation.labels),
+    )
+
+
+def held_out(context: JobContext, dataset: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the test images (uint8, N x H x W x C) and labels (int64, N)."""
+    test = context.store.datasets.load(dataset, "test")
+    assert test.labels is not None, "checked before"
+    return outcomes.tensor(test.images), outcomes.tensor(test.labels)
+
+
+def preprocessing_of(manifest: DatasetManifest) -> Preprocessing:
+    """Return how pixels of this dataset become what a net sees: mean 0 and deviation 1 a channel."""
+    # A channel that never varies would otherwise be divided by 0.
+    std = tuple(max(deviation, 1e-3) for deviation in manifest.pixel_std)
+    return Preprocessing(input=manifest.input, mean=manifest.pixel_mean, std=std)
+
+
+def cost_of(context: JobContext, seconds: Mapping[Stage, float], *, teacher_rows: int) -> Cost:
+    """Return what the job cost and where it ran."""
+    device = torch_device(context.settings.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return Cost(
+        seconds={stage.value: round(value, 3) for stage, value in seconds.items()},
+        teacher_rows=teacher_rows,
+        device=f"{device.type} ({name})",
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        imago=version("imago"),
+    )
+
+
+def _processor() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores"

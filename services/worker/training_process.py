@@ -1,0 +1,81 @@
+"""The training process: one job, from the supervisor's order on stdin to its result on stdout.
+
+It runs as a child of the worker so that a crash, a leak or a kill costs one attempt and never the worker. It
+writes artefacts only; the job record is the supervisor's. See `services.worker.protocol`.
+"""
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import TextIO
+
+import torch
+
+from services.worker.protocol import EXIT_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED, ChildMessage, ChildOrder
+from services.worker.settings import WorkerSettings
+from services.worker.stages.context import JobContext, JobStopped
+from services.worker.stages.distillation_job import distil
+from services.worker.stages.teacher_job import train_teacher
+from shared import settings as shared_settings
+from shared.artefacts.store import ArtefactStore
+from shared.contracts.jobs import Failure, JobResult, TeacherSpec
+from shared.distillation.cohort import TrainingStopped
+from shared.errors import DistillationError
+from shared.logs import configure_logging, job_context
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run the ordered job and return the exit code of the protocol."""
+    messages = _claim_stdout()
+    settings = shared_settings.load(WorkerSettings)
+    configure_logging("worker", settings.log_level)
+    order = ChildOrder.model_validate_json(sys.stdin.readline())
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+
+    def send(message: ChildMessage) -> None:
+        messages.write(message.model_dump_json(exclude_none=True) + "\n")
+        messages.flush()
+
+    context = JobContext(order=order, settings=settings, store=ArtefactStore(settings.store_dir), send=send)
+
+    def on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+        context.stop.set()
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    # Ctrl-C reaches the whole terminal group; the supervisor decides what it means for this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with job_context(order.job_id):
+        return _run(context)
+
+
+def _run(context: JobContext) -> int:
+    try:
+        context.send(ChildMessage(result=_result(context)))
+    except (JobStopped, TrainingStopped):
+        log.info("stopped on request")
+        return EXIT_STOPPED
+    except DistillationError as error:
+        log.warning("job failed", extra={"code": error.code, "detail": str(error)})
+        context.send(ChildMessage(failure=Failure(code=error.code, detail=str(error), remedy=error.remedy)))
+        return EXIT_FAILED
+    return EXIT_SUCCEEDED
+
+
+def _result(context: JobContext) -> JobResult:
+    spec = context.order.spec
+    return train_teacher(context, spec) if isinstance(spec, TeacherSpec) else distil(context, spec)
+
+
+def _claim_stdout() -> TextIO:
+    """Keep stdout for the protocol; whatever a library prints goes to stderr from now on."""
+    protocol = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return protocol
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
