@@ -1,5 +1,6 @@
 """The worker's settings, read once from the environment."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -30,6 +31,8 @@ class WorkerSettings(CommonSettings):
     health_host: str = "127.0.0.1"
     health_port: int = Field(default=8082, ge=0, le=65_535)
     """Of `/health/live`, `/health/ready` and `/metrics`; 0 takes any free port and logs it."""
+    heartbeat_file: Path | None = None
+    """Touched each second while the worker is ready; left out, `worker.heartbeat` in the state directory."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of a training process; left out, PyTorch decides."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -38,6 +41,11 @@ class WorkerSettings(CommonSettings):
         default="services.worker.training_process", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
     )
     """The Python module that runs a job in the training process; it speaks `services.worker.protocol`."""
+
+    @property
+    def heartbeat_path(self) -> Path:
+        """Where the heartbeat file lies."""
+        return self.heartbeat_file or self.state_dir / "worker.heartbeat"
 
     @property
     def heartbeat_s(self) -> float:

@@ -1,0 +1,240 @@
+"""One attempt at a job: the training process on one side, the job record on the other, a lease in between."""
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from threading import Event
+
+from services.worker.child import TrainingProcess, cause_of_death
+from services.worker.metrics import StageWatch, WorkerMetrics
+from services.worker.protocol import EXIT_STOPPED, ChildMessage, ChildOrder
+from services.worker.settings import WorkerSettings
+from shared.contracts.jobs import Failure, JobResult, JobState, Progress
+from shared.errors import JobNotFound, JobStoreUnavailable, LeaseLost, WorkerDied
+from shared.jobs.ports import Grant, JobStore
+
+log = logging.getLogger(__name__)
+
+_LISTEN_S = 0.1
+"""How long one look at the child's output waits; everything else in the loop happens in between."""
+_TELL_S = 0.25
+"""Progress goes to the record at most this often; what came in between is told by the newest."""
+_RETRY_S = 0.5
+"""Pause after a store that did not answer."""
+_MOST_UNTOLD = 1000
+_LAST_WORDS_S = 5.0
+"""How long a stopping worker tries to write how the attempt ended; the lease tells it otherwise."""
+
+
+class Stop(Enum):
+    """Why the training process was asked to leave."""
+
+    CANCEL = "cancelled"
+    SHUTDOWN = "the worker is stopping"
+    LAPSED = "the lease could not be renewed in time"
+    LOST = "the lease passed to another worker"
+
+
+class Attempt:
+    """Runs one granted job to its end, or to the next worker. Used once, by one thread."""
+
+    def __init__(
+        self, store: JobStore, grant: Grant, settings: WorkerSettings, metrics: WorkerMetrics, stopping: Event
+    ) -> None:
+        self._store = store
+        self._grant = grant
+        self._settings = settings
+        self._metrics = metrics
+        self._stopping = stopping
+        self._watch = StageWatch(metrics)
+        now = time.monotonic()
+        # The grant is a moment old, and a renewal counts from before it is sent: our clock ends first.
+        self._lease_until = now + settings.lease_s - 0.1
+        self._next_renewal = now + settings.heartbeat_s
+        self._next_look = now + settings.cancel_poll_s
+        self._next_tell = now
+        self._store_away_until = 0.0
+        self._store_away = False
+        self._untold: deque[Progress | str] = deque(maxlen=_MOST_UNTOLD)
+        self._outcome: JobResult | Failure | None = None
+        self._stop: Stop | None = None
+        self._child_knows = False
+        self._kill_at = math.inf
+
+    def run(self) -> JobState | None:
+        """Return the state the job is in afterwards; None where that is another worker's business."""
+        order = ChildOrder(
+            job_id=self._grant.job_id,
+            epoch=self._grant.epoch,
+            attempts=self._grant.attempts,
+            spec=self._grant.spec,
+        )
+        settings = self._settings
+        with TrainingProcess(settings.training_module, order, settings.threads) as child:
+            log.info("training process started", extra={"pid": child.pid, "attempt": order.attempts})
+            while not child.exited():
+                self._hear(child.read(_LISTEN_S))
+                self._tell()
+                self._keep_lease()
+                self._mind_stop(child)
+            messages, status = child.end()
+        self._hear(messages)
+        self._watch.end(time.monotonic())
+        return self._conclude(status)
+
+    # --- while it runs -------------------------------------------------------------------------------------
+
+    def _hear(self, messages: list[ChildMessage]) -> None:
+        for message in messages:
+            if message.progress is not None:
+                self._watch.see(message.progress, time.monotonic())
+                newest = self._untold[-1] if self._untold else None
+                if isinstance(newest, Progress) and newest.stage is message.progress.stage:
+                    self._untold.pop()
+                self._untold.append(message.progress)
+            elif message.note is not None:
+                self._untold.append(message.note)
+            else:
+                self._outcome = message.result or message.failure
+                # All is on disk; a process that cannot find its end may not hold the job back.
+                self._kill_at = time.monotonic() + self._settings.shutdown_grace_s
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_tell:
+            self._next_tell = now + _TELL_S
+            while self._untold and self._ask(self._tell_next):
+                self._untold.popleft()
+
+    def _tell_next(self) -> None:
+        job_id, epoch = self._grant.job_id, self._grant.epoch
+        newest = self._untold[0]
+        if isinstance(newest, Progress):
+            self._store.progress(job_id, epoch, newest)
+        else:
+            self._store.note(job_id, epoch, newest)
+
+    def _keep_lease(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_renewal:
+            if self._ask(self._renew):
+                self._lease_until = now + self._settings.lease_s
+                self._next_renewal = now + self._settings.heartbeat_s
+                self._next_look = now + self._settings.cancel_poll_s
+        elif now >= self._next_look and self._ask(self._look):
+            self._next_look = now + self._settings.cancel_poll_s
+
+    def _renew(self) -> None:
+        signal = self._store.renew(self._grant.job_id, self._grant.epoch, self._settings.lease_s)
+        self._obey(cancel_requested=signal.cancel_requested)
+
+    def _look(self) -> None:
+        signal = self._store.look(self._grant.job_id, self._grant.epoch)
+        self._obey(cancel_requested=signal.cancel_requested)
+
+    def _obey(self, *, cancel_requested: bool) -> None:
+        if cancel_requested and self._stop is not Stop.CANCEL:
+            self._stop_for(Stop.CANCEL, self._settings.cancel_grace_s)
+
+    def _mind_stop(self, child: TrainingProcess) -> None:
+        now = time.monotonic()
+        if self._stop is None:
+            if self._stopping.is_set():
+                self._stop_for(Stop.SHUTDOWN, self._settings.shutdown_grace_s)
+            elif now > self._lease_until:
+                self._stop_for(Stop.LAPSED, self._settings.shutdown_grace_s)
+        if self._stop is not None and not self._child_knows:
+            log.info("stopping the training process", extra={"reason": self._stop.value})
+            self._child_knows = True
+            child.stop()
+        if now >= self._kill_at:
+            child.kill()
+
+    def _stop_for(self, reason: Stop, grace_s: float) -> None:
+        self._stop = reason
+        self._kill_at = time.monotonic() + grace_s
+
+    def _ask(self, call: Callable[[], None]) -> bool:
+        """Tell whether the store took the call; one that does not answer is left alone for a moment."""
+        if self._stop is Stop.LOST or time.monotonic() < self._store_away_until:
+            return False
+        try:
+            call()
+        except JobStoreUnavailable as error:
+            if not self._store_away:
+                log.warning("the job store does not answer; training goes on", extra={"reason": str(error)})
+            self._store_away = True
+            self._store_away_until = time.monotonic() + _RETRY_S
+            return False
+        except (LeaseLost, JobNotFound) as error:
+            self._lose(error)
+            return False
+        if self._store_away:
+            log.info("the job store answers again")
+            self._store_away = False
+        return True
+
+    def _lose(self, error: LeaseLost | JobNotFound) -> None:
+        log.warning("the job is not ours any more", extra={"reason": str(error)})
+        self._metrics.leases_lost.inc()
+        self._stop_for(Stop.LOST, 0)
+
+    # --- at its end ----------------------------------------------------------------------------------------
+
+    def _conclude(self, status: int) -> JobState | None:
+        if self._stop is Stop.LOST:
+            self._count("lost")
+            return None
+        self._next_tell = 0.0
+        self._tell()
+        job_id, epoch = self._grant.job_id, self._grant.epoch
+        outcome = self._outcome
+        if isinstance(outcome, JobResult):
+            self._count("finished")
+            return self._persist(lambda: self._store.succeed(job_id, epoch, outcome))
+        if isinstance(outcome, Failure):
+            self._count("finished")
+            return self._persist(lambda: self._store.fail(job_id, epoch, outcome))
+        if self._stop is Stop.CANCEL:
+            self._count("stopped")
+            return self._persist(lambda: self._store.cancelled(job_id, epoch))
+        if self._stop is not None:
+            # It was asked to leave: whether it made its checkpoint in time or not, this is no death.
+            log.info("handing the job back", extra={"status": status, "checkpoint": status == EXIT_STOPPED})
+            self._count("stopped")
+            return self._persist(lambda: self._store.release(job_id, epoch))
+        self._count("died")
+        return self._give_back_dead(cause_of_death(status))
+
+    def _give_back_dead(self, cause: str) -> JobState | None:
+        job_id, epoch, attempts = self._grant.job_id, self._grant.epoch, self._grant.attempts
+        log.error("the training process died", extra={"cause": cause, "attempt": attempts})
+        if attempts < self._settings.max_attempts:
+            return self._persist(lambda: self._store.release(job_id, epoch, died=cause))
+        died = WorkerDied(attempts, cause)
+        failure = Failure(code=died.code, detail=str(died), remedy=died.remedy)
+        return self._persist(lambda: self._store.fail(job_id, epoch, failure))
+
+    def _persist(self, write: Callable[[], JobState]) -> JobState | None:
+        """Write how it ended, however long the store is away; the epoch fences us where that is too long."""
+        last_words: float | None = None
+        while True:
+            try:
+                return write()
+            except (LeaseLost, JobNotFound) as error:
+                self._lose(error)
+                return None
+            except JobStoreUnavailable as error:
+                log.warning("the end of the job is not recorded yet", extra={"reason": str(error)})
+            if self._stopping.is_set():
+                last_words = last_words or time.monotonic() + _LAST_WORDS_S
+                if time.monotonic() > last_words:
+                    log.error("left without recording the end of the job; its lease will lapse")
+                    return None
+            time.sleep(_RETRY_S)
+
+    def _count(self, end: str) -> None:
+        self._metrics.attempts.labels(end).inc()

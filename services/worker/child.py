@@ -1,0 +1,129 @@
+"""The training process as its supervisor sees it: started, listened to, stopped, and cleared away."""
+
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from types import TracebackType
+
+from pydantic import ValidationError
+
+from services.worker.protocol import LONGEST_LINE_BYTES, ChildMessage, ChildOrder, to_line
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1 << 16
+
+
+class TrainingProcess:
+    """One child in a process group of its own. Leaving the `with` block leaves nothing of it behind."""
+
+    def __init__(self, module: str, order: ChildOrder, threads: int | None = None) -> None:
+        """Start `module` and give it the order; `threads` bounds its CPU threads where given."""
+        environment = dict(os.environ)
+        if threads is not None:
+            environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, named by a checked setting
+            [sys.executable, "-m", "services.worker.launch", str(os.getpid()), module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        self._stdout = stdout
+        os.set_blocking(stdout.fileno(), False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(stdout, selectors.EVENT_READ)
+        self._pending = b""
+        self._open = True
+        try:
+            with stdin:
+                stdin.write(to_line(order))
+        except BrokenPipeError:
+            log.warning("the training process died before it read its order")
+
+    def __enter__(self) -> "TrainingProcess":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        self._process.wait()
+        self._selector.close()
+        self._stdout.close()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, which is its group's, too."""
+        return self._process.pid
+
+    def read(self, timeout_s: float) -> list[ChildMessage]:
+        """Return what the child said, waiting up to `timeout_s` for it to say something."""
+        # With the pipe closed nothing is registered, and this only waits for the end of the process.
+        return self._drain() if self._selector.select(timeout_s) else []
+
+    def exited(self) -> bool:
+        """Tell whether the child has ended. It is not reaped yet, so its group's number stays its own."""
+        if self._process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def end(self) -> tuple[list[ChildMessage], int]:
+        """Return the last messages and the exit status of a child that has exited; negative is a signal."""
+        messages = self._drain() if self._open else []
+        # Helpers of the child, such as data loaders, end with it.
+        self.kill()
+        return messages, self._process.wait()
+
+    def stop(self) -> None:
+        """Ask the child to make a checkpoint and leave."""
+        if self._process.returncode is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the child and all it started."""
+        if self._process.returncode is None:
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _drain(self) -> list[ChildMessage]:
+        while True:
+            try:
+                chunk = os.read(self._stdout.fileno(), _CHUNK_BYTES)
+            except BlockingIOError:
+                break
+            if not chunk:
+                self._open = False
+                self._selector.unregister(self._stdout)
+                break
+            self._pending += chunk
+            if len(self._pending) > LONGEST_LINE_BYTES and b"\n" not in self._pending:
+                log.warning("dropped a line that is too long", extra={"bytes": len(self._pending)})
+                self._pending = b""
+        *lines, self._pending = self._pending.split(b"\n")
+        return [message for line in lines if (message := _parsed(line)) is not None]
+
+
+def _parsed(line: bytes) -> ChildMessage | None:
+    try:
+        return ChildMessage.model_validate_json(line)
+    except ValidationError as error:
+        log.warning(
+            "the training process said something that is no message",
+            extra={"line": line[:500].decode(errors="replace"), "reason": str(error.errors()[0]["msg"])},
+        )
+        return None
+
+
+def cause_of_death(status: int) -> str:
+    """Say in words how a process ended that was not meant to end that way."""
+    if status >= 0:
+        return f"the training process ended with exit status {status}"
+    name = signal.Signals(-status).name
+    hint = ", as the kernel does where memory runs out" if -status == signal.SIGKILL else ""
+    return f"the training process was killed by {name}{hint}"

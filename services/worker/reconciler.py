@@ -1,0 +1,64 @@
+"""Sees to it that no job is forgotten: sends the message again where one was lost or a worker died."""
+
+import logging
+from threading import Event, Thread
+from typing import Protocol
+
+from services.worker.metrics import WorkerMetrics
+from shared.errors import JobStoreUnavailable
+from shared.jobs.ports import JobStore
+
+log = logging.getLogger(__name__)
+
+LONGEST_BACKLOG = 50
+"""With more messages than this in the queue workers are busy, not idle: another message would help nobody."""
+
+
+class Queue(Protocol):
+    """Sends hints and knows how many wait."""
+
+    def send(self, job_id: str) -> None:
+        """Send the hint."""
+        ...
+
+    def backlog(self) -> int:
+        """Return how many messages wait."""
+        ...
+
+
+class Reconciler(Thread):
+    """A thread of the worker's process. Any number may run: the store hands each due job to one of them."""
+
+    def __init__(
+        self, store: JobStore, queue: Queue, metrics: WorkerMetrics, stopping: Event, interval_s: float
+    ) -> None:
+        super().__init__(name="reconciler", daemon=True)
+        self._store = store
+        self._queue = queue
+        self._metrics = metrics
+        self._stopping = stopping
+        self._interval_s = interval_s
+        self._away = False
+
+    def run(self) -> None:
+        """Sweep until the worker stops; wait out a Redis that does not answer."""
+        while not self._stopping.wait(self._interval_s):
+            try:
+                self.sweep()
+            except JobStoreUnavailable as error:
+                if not self._away:
+                    log.warning("cannot look for forgotten jobs", extra={"reason": str(error)})
+                self._away = True
+            else:
+                self._away = False
+
+    def sweep(self) -> int:
+        """Send what is due; return how many messages. A send that fails comes due again after its wait."""
+        if self._queue.backlog() > LONGEST_BACKLOG:
+            return 0
+        due = self._store.claim_due(LONGEST_BACKLOG)
+        for job_id in due:
+            log.info("sending the message again", extra={"job_id": job_id})
+            self._queue.send(job_id)
+            self._metrics.resent.inc()
+        return len(due)

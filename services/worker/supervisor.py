@@ -1,0 +1,66 @@
+"""From a job's id to its end: takes the lease, runs the attempt, and says what became of it."""
+
+import logging
+from threading import Event
+
+from services.worker.attempt import Attempt
+from services.worker.metrics import WorkerMetrics
+from services.worker.settings import WorkerSettings
+from shared.contracts.jobs import FINAL_STATES, JobState
+from shared.errors import JobNotFound, JobStoreUnavailable
+from shared.jobs.ports import Dispatcher, JobStore
+from shared.logs import job_context
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Runs jobs by id; several threads may use one. `stopping` is set once the worker shall leave."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        dispatcher: Dispatcher,
+        settings: WorkerSettings,
+        metrics: WorkerMetrics,
+        stopping: Event,
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._metrics = metrics
+        self._stopping = stopping
+
+    def run(self, job_id: str) -> None:
+        """Run the job where it is ours to run: a message may come twice, late, or for a job that is gone."""
+        with job_context(job_id):
+            if self._stopping.is_set():
+                self._wake_another(job_id)
+                return
+            try:
+                grant = self._store.acquire(job_id, self._settings.lease_s, self._settings.max_attempts)
+            except JobNotFound:
+                log.warning("a message names a job that does not exist")
+                return
+            except JobStoreUnavailable as error:
+                # The reconciler sends the message again.
+                log.warning("the job was not taken", extra={"reason": str(error)})
+                return
+            if grant is None:
+                log.info("nothing to do for this message")
+                return
+            log.info("job taken", extra={"epoch": grant.epoch, "kind": grant.spec.kind})
+            with self._metrics.running.track_inprogress():
+                state = Attempt(self._store, grant, self._settings, self._metrics, self._stopping).run()
+            if state in FINAL_STATES:
+                self._metrics.jobs.labels(grant.spec.kind, state.value).inc()
+                log.info("job ended", extra={"state": state.value})
+            elif state is JobState.QUEUED:
+                log.info("job back in the queue")
+                self._wake_another(job_id)
+
+    def _wake_another(self, job_id: str) -> None:
+        try:
+            self._dispatcher.send(job_id)
+        except JobStoreUnavailable as error:
+            log.warning("the message will follow", extra={"reason": str(error)})

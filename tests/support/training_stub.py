@@ -1,0 +1,85 @@
+"""A training process for tests: it speaks the real protocol and does what the job's name says.
+
+quick: succeeds at once; slow: counts to its epochs, one each 0.1 s, with a checkpoint on SIGTERM; deaf: the same,
+but ignores SIGTERM and has a helper process; poison: kills itself; wrong: sends a failure; chatty: says things
+that are no message, then succeeds.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from services.worker.protocol import (
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    EXIT_SUCCEEDED,
+    ChildMessage,
+    ChildOrder,
+    to_line,
+)
+from services.worker.settings import WorkerSettings
+from shared.contracts.jobs import Failure, JobResult, Progress, Stage
+from shared.settings import load
+
+STEP_S = 0.1
+
+
+def say(message: ChildMessage) -> None:
+    sys.stdout.buffer.write(to_line(message))
+    sys.stdout.buffer.flush()
+
+
+def count(order: ChildOrder, checkpoint: Path, *, deaf: bool) -> int:
+    stop = False
+
+    def on_sigterm(*_: object) -> None:
+        nonlocal stop
+        stop = not deaf
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    total = order.spec.budget.epochs
+    done = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
+    say(ChildMessage(note=f"from {done}"))
+    # A helper as a data loader is one: it must not outlive the process either.
+    helpers = [subprocess.Popen(["sleep", "600"])] if deaf else []
+    pids = checkpoint.with_suffix(".pids")
+    pids.with_suffix(".new").write_text(json.dumps([os.getpid(), *(helper.pid for helper in helpers)]))
+    pids.with_suffix(".new").replace(pids)
+    while done < total:
+        if stop:
+            checkpoint.write_text(json.dumps(done))
+            return EXIT_STOPPED
+        time.sleep(STEP_S)
+        done += 1
+        say(ChildMessage(progress=Progress(stage=Stage.TRAIN, done=done, total=total, unit="epochs")))
+    say(ChildMessage(result=JobResult(teacher=order.spec.name)))
+    return EXIT_SUCCEEDED
+
+
+def main() -> int:
+    settings = load(WorkerSettings)
+    order = ChildOrder.model_validate_json(sys.stdin.readline())
+    name = order.spec.name.split("-")[0]
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    if name == "poison":
+        say(ChildMessage(progress=Progress(stage=Stage.TRAIN, done=0, total=1, unit="epochs")))
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "wrong":
+        say(ChildMessage(failure=Failure(code="diverged", detail="the loss is nan in epoch 2")))
+        return EXIT_FAILED
+    if name == "chatty":
+        sys.stdout.write("loading…\n{}\n" + "x" * (3 << 20) + "\n")
+        sys.stdout.flush()
+    if name in ("slow", "deaf"):
+        return count(order, settings.state_dir / f"{order.job_id}.json", deaf=name == "deaf")
+    say(ChildMessage(progress=Progress(stage=Stage.CHECK, done=1, total=1, unit="checks")))
+    say(ChildMessage(result=JobResult(teacher=order.spec.name)))
+    return EXIT_SUCCEEDED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
