@@ -27,7 +27,12 @@ Tensors = dict[str, NDArray[np.float32]]
 
 
 def random_tensors(
-    *, members: int = 1, seed: int = 0, hidden: tuple[int, ...] = (16,), size: ImageInput = INPUT, classes: int = 4
+    *,
+    members: int = 1,
+    seed: int = 0,
+    hidden: tuple[int, ...] = (16,),
+    size: ImageInput = INPUT,
+    classes: int = 4,
 ) -> Tensors:
     """Return the weights of a random perceptron with a leading dimension of members."""
     generator = np.random.default_rng(seed)

@@ -1,0 +1,124 @@
+"""Teachers in memory: new ones appear, old ones make room, broken ones are refused."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from services.teacher.models import Teachers
+from shared.artefacts.store import ArtefactStore
+from shared.contracts.architectures import Mlp
+from shared.errors import Corrupt, TeacherAnswerInvalid, TeacherChanged, TeacherNotFound
+from tests.support.teachers import publish, random_tensors
+
+
+def teachers(root, *, max_held: int = 2) -> Teachers:
+    return Teachers(ArtefactStore(root).teachers, device=torch.device("cpu"), bf16=False, max_held=max_held)
+
+
+@pytest.mark.parametrize("name", ["nobody", "../../etc", "SHAPES", "", "a" * 200, "shapes\x00"])
+def test_a_name_under_which_nobody_answers_is_not_found(tmp_path, name):
+    publish(tmp_path)
+    with pytest.raises(TeacherNotFound):
+        teachers(tmp_path).hold(name)
+
+
+def test_a_teacher_is_loaded_once_and_kept(tmp_path):
+    publish(tmp_path)
+    held = teachers(tmp_path)
+    assert held.hold("shapes")[1] is held.hold("shapes")[1]
+
+
+def test_a_teacher_published_later_is_found_without_being_told(tmp_path):
+    held = teachers(tmp_path)
+    with pytest.raises(TeacherNotFound):
+        held.hold("shapes")
+    published = publish(tmp_path)
+    assert held.hold("shapes")[0] == published
+
+
+def test_a_replaced_teacher_answers_from_the_next_call_on(tmp_path):
+    publish(tmp_path, seed=0)
+    held = teachers(tmp_path)
+    _, before = held.hold("shapes")
+    published = publish(tmp_path, seed=1)
+    description, after = held.hold("shapes")
+    assert description.digest == published.digest
+    assert after is not before
+
+
+def test_a_caller_who_wants_another_digest_is_told_that_the_teacher_changed(tmp_path):
+    before = publish(tmp_path, seed=0)
+    publish(tmp_path, seed=1)
+    with pytest.raises(TeacherChanged):
+        teachers(tmp_path).hold("shapes", before.digest)
+
+
+def test_the_teacher_asked_least_recently_makes_room(tmp_path):
+    for seed, name in enumerate(("a", "b", "c")):
+        publish(tmp_path, name, seed=seed)
+    held = teachers(tmp_path, max_held=2)
+    a, b = held.hold("a")[1], held.hold("b")[1]
+    assert held.hold("a")[1] is a
+    held.hold("c")
+    assert held.hold("a")[1] is a
+    assert held.hold("b")[1] is not b
+
+
+def test_two_names_for_the_same_weights_keep_their_own_descriptions(tmp_path):
+    publish(tmp_path, "one")
+    publish(tmp_path, "two")
+    held = teachers(tmp_path)
+    assert [held.hold(name)[0].name for name in ("one", "two")] == ["one", "two"]
+    assert held.hold("one")[1] is held.hold("two")[1]
+
+
+def test_many_threads_that_ask_at_once_load_a_teacher_once(tmp_path):
+    publish(tmp_path)
+    held = teachers(tmp_path)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(held.hold("shapes")[1])) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len({id(ensemble) for ensemble in found}) == 1
+
+
+def test_weights_that_were_changed_on_disk_are_refused(tmp_path):
+    description = publish(tmp_path)
+    path = ArtefactStore(tmp_path).teachers.weights_path(description)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Corrupt):
+        teachers(tmp_path).hold("shapes")
+
+
+def test_weights_that_are_not_of_the_architecture_are_refused_by_name(tmp_path):
+    publish(tmp_path, architecture=Mlp(hidden_units=(17,)))
+    with pytest.raises(TeacherAnswerInvalid, match=r"layers\.0\.weight"):
+        teachers(tmp_path).hold("shapes")
+
+
+def test_weights_of_fewer_members_than_described_are_refused(tmp_path):
+    publish(tmp_path, tensors=random_tensors(members=2), members=3)
+    with pytest.raises(TeacherAnswerInvalid):
+        teachers(tmp_path).hold("shapes")
+
+
+def test_a_teacher_that_answers_nan_is_refused_before_anyone_is_answered(tmp_path):
+    tensors = random_tensors()
+    tensors["layers.1.bias"][0, 2] = np.nan
+    publish(tmp_path, tensors=tensors)
+    with pytest.raises(TeacherAnswerInvalid, match="finite"):
+        teachers(tmp_path).hold("shapes")
+
+
+def test_a_damaged_teacher_does_not_hide_the_others_from_the_list(tmp_path):
+    publish(tmp_path, "good")
+    publish(tmp_path, "bad", seed=1)
+    (tmp_path / "teachers" / "bad" / "current.json").write_text("{")
+    assert [found.name for found in teachers(tmp_path).describe_all()] == ["good"]
