@@ -1,5 +1,6 @@
-"""Reports as Markdown, for people. Everything in them comes from the report's JSON; nothing is measured here."""
+"""Reports as Markdown, for people. All they say comes from the report's JSON; nothing is measured here."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from shared.contracts.evaluation import Comparison, Evaluation, Verdict
@@ -192,8 +193,8 @@ def _cost(cost: Cost) -> str:
         ("stage", "seconds"), ((stage, f"{seconds:.1f}") for stage, seconds in cost.seconds.items())
     )
     return (
-        f"{stages}\n\n{cost.teacher_rows:,} rows asked of a teacher. {cost.device}, {cost.threads} thread(s), "
-        f"torch {cost.torch}, imago {cost.imago}."
+        f"{stages}\n\n{cost.teacher_rows:,} rows asked of a teacher. "
+        f"{cost.device}, {cost.threads} thread(s), torch {cost.torch}, imago {cost.imago}."
     )
 
 
@@ -218,7 +219,7 @@ def _p_value(value: float) -> str:
 
 def _cell(text: str) -> str:
     """Return text as it may stand in a table cell: class names are the users' own."""
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`").split())
+    return " ".join(re.sub(r"([\\`|*_<>&\[\]])", r"\\\1", text).split())
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

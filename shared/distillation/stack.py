@@ -12,6 +12,7 @@ from shared.contracts.images import Preprocessing
 from shared.contracts.jobs import Budget, Objective, Regularisation
 from shared.distillation.examples import Batch
 from shared.distillation.losses import hard_label_loss, objective_loss
+from shared.errors import Diverged
 from shared.models.checkpoints import stack
 from shared.models.normalise import normalise
 from shared.models.registry import dropout_units, hidden_weights, initial_parameters, stacked_logits
@@ -69,11 +70,12 @@ class NetStack:
         # One generator a net, seeded anew for each step: no state to carry over a checkpoint.
         self._generator = torch.Generator(device=device)
 
-    def step(self, batch: Batch, *, epoch: int, step: int, learning_rate: float) -> Float[Tensor, " nets"]:
-        """Take one optimiser step on a batch a net and return the losses before it, in nats an example.
+    def step(self, batch: Batch, *, epoch: int, step: int, learning_rate: float) -> None:
+        """Take one optimiser step on a batch a net; epoch and step are counted from 0.
 
-        Where a loss is not finite nothing is changed, provided that the device answers without being waited
-        for; on CUDA the caller finds it in `loss_sum`.
+        Raises:
+            Diverged: a loss is not finite; the weights are as they were. On CUDA, where looking would mean
+                waiting at every step, `loss_sum` tells at the end of the epoch.
         """
         keep = self._dropout(batch.images.shape[1], epoch, step)
         with self._products():
@@ -81,7 +83,7 @@ class NetStack:
         losses = self._losses(logits.float(), batch)
         self.loss_sum += losses.detach() * batch.images.shape[1]
         if self.device.type == "cpu" and not bool(losses.isfinite().all()):
-            return losses.detach()
+            raise Diverged(epoch + 1, float(losses.detach().sum()))
         self._optimizer.zero_grad()
         # Each net's weights feel its own loss only, so the sum gives every net its own gradient.
         torch.autograd.backward(losses.sum())
@@ -89,7 +91,6 @@ class NetStack:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._limit_norms()
-        return losses.detach()
 
     def validate(
         self, images: UInt8[Tensor, "rows height width channels"], labels: Int64[Tensor, " rows"]
