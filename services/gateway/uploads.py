@@ -7,8 +7,6 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,13 +31,11 @@ class Upload:
     names: list[str] = field(default_factory=list)
 
 
-@contextmanager
-def upload_directory(store: ArtefactStore) -> Iterator[Path]:
-    """Give a fresh folder and remove it with all that is in it."""
+def upload_directory(store: ArtefactStore) -> "tempfile.TemporaryDirectory[str]":
+    """Return a fresh folder beside the store; `cleanup` removes it with all that is in it."""
     root = _root(store)
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as directory:
-        yield Path(directory)
+    return tempfile.TemporaryDirectory(dir=root)
 
 
 def clear_old_uploads(store: ArtefactStore) -> None:

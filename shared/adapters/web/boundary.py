@@ -26,6 +26,7 @@ SECONDS = Histogram(
     ["route"],
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+_DRAINED_BYTES = 2**16
 _SANE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 
@@ -61,11 +62,13 @@ class Boundary:
         taken = 0
         too_large = False
         complete = False
+        read = False
 
         async def counted() -> Message:
-            nonlocal taken, too_large
+            nonlocal taken, too_large, read
             message = await receive()
             if message["type"] == "http.request":
+                read = not message.get("more_body", False)
                 taken += len(message.get("body", b""))
                 if taken > limit:
                     too_large = True
@@ -78,7 +81,11 @@ class Boundary:
                 return  # frameworks make a 400 of what `counted` raised; the 413 below is the answer
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = identifier
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = identifier
+                if not read and _sends_much(scope):
+                    # Else a client that was refused early could go on sending for as long as it likes.
+                    headers["Connection"] = "close"
             await send(message)
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
@@ -99,15 +106,20 @@ class Boundary:
                 raise error
         if too_large and status == 0:
             too_large = False
-            response = error_response(BodyTooLarge(limit), 413)
-            # What the client still sends is not read: the connection cannot be used again.
-            response.headers["Connection"] = "close"
-            await response(scope, receive, stamped)
+            await error_response(BodyTooLarge(limit), 413)(scope, receive, stamped)
         route = getattr(scope.get("route"), "path", "unmatched")
         REQUESTS.labels(route, scope["method"], status).inc()
         SECONDS.labels(route).observe(time.perf_counter() - began)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("request", extra={"path": scope["path"], "status": status})
+
+
+def _sends_much(scope: Scope) -> bool:
+    """Tell whether the request's body is longer than what is worth reading to keep the connection."""
+    declared = _header(scope, b"content-length")
+    if declared and declared.isdigit():
+        return int(declared) > _DRAINED_BYTES
+    return _header(scope, b"transfer-encoding") is not None
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
