@@ -1,8 +1,11 @@
 """A training process for tests: it speaks the real protocol and does what the job's name says.
 
-quick: succeeds at once; slow: counts to its epochs, one each 0.1 s, with a checkpoint on SIGTERM; deaf: the same,
-but ignores SIGTERM and has a helper process; poison: kills itself; wrong: sends a failure; chatty: says things
-that are no message, then succeeds.
+quick: succeeds at once.
+slow: counts to its epochs, one each 0.1 s; makes a checkpoint and leaves on SIGTERM.
+deaf: the same, but ignores SIGTERM and has a helper process.
+poison: kills itself.
+wrong: sends a failure.
+chatty: says things that are no message, then succeeds.
 """
 
 import json

@@ -1,0 +1,91 @@
+"""The training process as a real process; what it runs is `tests.support.training_stub`."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.worker.child import TrainingProcess, cause_of_death
+from services.worker.protocol import EXIT_FAILED, EXIT_STOPPED, ChildMessage, ChildOrder
+from shared.contracts.jobs import Budget
+from tests.support.jobs import teacher_spec
+
+pytestmark = pytest.mark.integration
+STUB = "tests.support.training_stub"
+
+
+@pytest.fixture(autouse=True)
+def _state_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IMAGO_STATE_DIR", str(tmp_path))
+
+
+def order(name: str, epochs: int = 1) -> ChildOrder:
+    return ChildOrder(
+        job_id="j-1", epoch=1, attempts=1, spec=teacher_spec(name, budget=Budget(epochs=epochs))
+    )
+
+
+def heard(child: TrainingProcess, most_s: float = 10) -> tuple[list[ChildMessage], int]:
+    messages: list[ChildMessage] = []
+    deadline = time.monotonic() + most_s
+    while not child.exited():
+        assert time.monotonic() < deadline
+        messages += child.read(0.05)
+    last, status = child.end()
+    return messages + last, status
+
+
+def test_every_message_is_heard_and_what_is_none_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    with TrainingProcess(STUB, order("chatty")) as child:
+        messages, status = heard(child)
+    assert status == 0
+    assert [message.progress is not None for message in messages] == [True, False]
+    assert messages[-1].result is not None
+    assert any("too long" in record.message for record in caplog.records)
+
+
+def test_a_failure_comes_with_its_status() -> None:
+    with TrainingProcess(STUB, order("wrong")) as child:
+        messages, status = heard(child)
+    assert status == EXIT_FAILED
+    assert messages[-1].failure is not None
+
+
+def test_a_death_by_signal_is_told_by_its_name() -> None:
+    with TrainingProcess(STUB, order("poison")) as child:
+        _, status = heard(child)
+    assert status == -signal.SIGKILL
+    assert "SIGKILL" in cause_of_death(status)
+    assert "memory" in cause_of_death(status)
+    assert "exit status 3" in cause_of_death(3)
+
+
+def test_a_module_that_does_not_exist_is_a_death_and_no_hang() -> None:
+    with TrainingProcess("tests.support.no_such_module", order("quick")) as child:
+        messages, status = heard(child)
+    assert messages == []
+    assert status == 1
+
+
+def test_a_child_stops_when_asked() -> None:
+    with TrainingProcess(STUB, order("slow", 600)) as child:
+        while not child.read(0.1):
+            assert not child.exited()
+        child.stop()
+        _, status = heard(child)
+    assert status == EXIT_STOPPED
+
+
+def test_leaving_early_leaves_no_process_of_the_group_behind() -> None:
+    with TrainingProcess(STUB, order("deaf", 600)) as child:
+        while not [message for message in child.read(0.1) if message.progress is not None]:
+            assert not child.exited()
+        family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+        assert len(family) == 2
+        assert os.getpgid(child.pid) == child.pid
+    gone, alive = psutil.wait_procs(family, timeout=2)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    assert len(gone) >= 1

@@ -1,0 +1,95 @@
+import time
+from threading import Event
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.worker.metrics import WorkerMetrics
+from services.worker.reconciler import LONGEST_BACKLOG, Reconciler
+from shared.errors import JobStoreUnavailable
+from shared.jobs.memory_store import MemoryJobStore
+from tests.support.jobs import RememberingDispatcher, teacher_spec
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def parts() -> tuple[Reconciler, MemoryJobStore, RememberingDispatcher, Clock, Event]:
+    clock = Clock()
+    store = MemoryJobStore(clock, resend_first_s=5, resend_longest_s=60)
+    queue = RememberingDispatcher()
+    stopping = Event()
+    metrics = WorkerMetrics(CollectorRegistry())
+    return Reconciler(store, queue, metrics, stopping, 0.01), store, queue, clock, stopping
+
+
+def test_a_fresh_job_is_left_to_its_own_message_and_a_forgotten_one_gets_another() -> None:
+    reconciler, store, queue, clock, _ = parts()
+    store.submit("j-1", teacher_spec())
+    assert reconciler.sweep() == 0
+    clock.now += 5
+    assert reconciler.sweep() == 1
+    assert reconciler.sweep() == 0
+    assert queue.sent == ["j-1"]
+
+
+def test_messages_for_a_job_that_nobody_takes_grow_rare() -> None:
+    reconciler, store, queue, clock, _ = parts()
+    store.submit("j-1", teacher_spec())
+    sent = 0
+    for _ in range(3600):
+        clock.now += 1
+        sent += reconciler.sweep()
+        queue.sent.clear()
+    # 5, 10, 20 and 40 s apart at first, then a minute: some 63 in the hour.
+    assert 55 <= sent <= 66
+
+
+def test_a_running_job_is_left_alone_until_its_lease_lapses() -> None:
+    reconciler, store, queue, clock, _ = parts()
+    store.submit("j-1", teacher_spec())
+    store.acquire("j-1", 15, 3)
+    clock.now += 14
+    assert reconciler.sweep() == 0
+    clock.now += 2
+    assert reconciler.sweep() == 1
+    assert queue.sent == ["j-1"]
+
+
+def test_a_long_queue_gets_no_further_messages() -> None:
+    reconciler, store, queue, clock, _ = parts()
+    store.submit("j-1", teacher_spec())
+    queue.sent = ["j-other"] * (LONGEST_BACKLOG + 1)
+    clock.now += 100
+    assert reconciler.sweep() == 0
+    queue.sent = []
+    assert reconciler.sweep() == 1
+
+
+def test_the_thread_outlives_a_broker_that_is_down_and_tells_of_it_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reconciler, store, queue, clock, stopping = parts()
+    store.submit("j-1", teacher_spec())
+    queue.down = True
+    clock.now += 5
+    with pytest.raises(JobStoreUnavailable):
+        reconciler.sweep()
+    clock.now += 1000
+    caplog.clear()
+    reconciler.start()
+    time.sleep(0.1)
+    queue.down = False
+    clock.now += 1000
+    deadline = time.monotonic() + 5
+    while not queue.sent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopping.set()
+    reconciler.join(5)
+    assert queue.sent == ["j-1"]
+    assert sum(record.levelname == "WARNING" for record in caplog.records) == 1
