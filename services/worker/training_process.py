@@ -27,6 +27,9 @@ from shared.logs import configure_logging, job_context
 
 log = logging.getLogger(__name__)
 
+EXIT_UNFORESEEN = 70
+"""As in sysexits.h, an internal error; the supervisor tries the job again, up to its attempts."""
+
 
 def main() -> int:
     """Run the ordered job and return the exit code of the protocol."""
@@ -62,6 +65,9 @@ def _run(context: JobContext) -> int:
         log.warning("job failed", extra={"code": error.code, "detail": str(error)})
         context.send(ChildMessage(failure=Failure(code=error.code, detail=str(error), remedy=error.remedy)))
         return EXIT_FAILED
+    except Exception:  # nobody foresaw it: the supervisor counts the attempt, the log says why
+        log.exception("the training process fails")
+        return EXIT_UNFORESEEN
     return EXIT_SUCCEEDED
 
 

@@ -1,14 +1,14 @@
 """How stages hand their outcomes to each other: contracts as JSON, nets as safetensors, in plain files."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter
 
 from shared.artefacts.files import write_atomic
+from shared.artefacts.tensors import Array
 from shared.contracts.reports import TrainingCurve
 from shared.distillation.cohort import Arm, TrainedNet
 from shared.models.checkpoints import read_tensors, to_bytes
@@ -77,6 +77,6 @@ def load_nets(directory: Path) -> list[TrainedNet]:
     return nets
 
 
-def tensor(array: NDArray[np.generic[Any]]) -> torch.Tensor:
+def tensor(array: Array) -> torch.Tensor:
     """Return a numpy array as a tensor of its own memory: stored arrays are read-only maps of a file."""
     return torch.from_numpy(np.array(array))
