@@ -97,10 +97,7 @@ def expected_logits(
                 hidden = np.maximum(hidden, 0)
         softened.append(hidden / temperature)
     stacked = np.stack(softened)
-    if merge == "arithmetic":
-        merged = np.log(softmax(stacked).mean(0))
-    else:
-        merged = stacked.mean(0)
+    merged = np.log(softmax(stacked).mean(0)) if merge == "arithmetic" else stacked.mean(0)
     return np.asarray(merged - merged.mean(-1, keepdims=True))
 
 
