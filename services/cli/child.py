@@ -12,6 +12,7 @@ from typing import Final
 
 from services.cli import tether
 from services.cli.errors import StackFailed
+from services.cli.guard import Guard
 
 _POLL_S: Final = 0.05
 _TAIL_LINES: Final = 12
@@ -26,6 +27,7 @@ class Child:
         command: program and arguments; the program by its full path.
         environment: the whole environment of the process.
         log: the file that takes standard output and standard error.
+        guard: is told of the process group as soon as there is one, and once it is gone.
         ready: says whether the process does its work; asked again and again while it starts.
         grace_s: from SIGTERM to SIGKILL, in seconds.
     """
@@ -36,6 +38,7 @@ class Child:
         command: Sequence[str],
         environment: Mapping[str, str],
         log: Path,
+        guard: Guard,
         ready: Callable[["Child"], bool],
         grace_s: float,
     ) -> None:
@@ -43,6 +46,7 @@ class Child:
         self.log = log
         self._command = list(command)
         self._environment = dict(environment)
+        self._guard = guard
         self._ready = ready
         self._grace_s = grace_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,7 +57,11 @@ class Child:
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Start the process in a session of its own, so that Ctrl-C reaches only the one who supervises."""
+        """Start the process, again where it ended.
+
+        It has a session of its own, so that Ctrl-C reaches only the one who supervises.
+        """
+        self.sweep()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         tied = [sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid()), *self._command]
         with self.log.open("ab") as log:
@@ -65,6 +73,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._guard.add(self._process.pid)
 
     def exit_status(self) -> int | None:
         """Return how it ended (negative: by this signal), or None while it runs."""
@@ -109,7 +118,12 @@ class Child:
             deadline = time.monotonic() + self._grace_s
             while process.poll() is None and time.monotonic() < deadline and not in_a_hurry():
                 time.sleep(_POLL_S)
-        # The group may outlive its leader.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        self.sweep()
         process.wait()
+
+    def sweep(self) -> None:
+        """Kill what is left of its process group, which may outlive its leader."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._guard.forget(self._process.pid)

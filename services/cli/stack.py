@@ -3,7 +3,8 @@
 What is promised:
 
 - Everything that was started ends with this process: in order (gateway, worker, teacher, Redis) by SIGTERM,
-  then SIGKILL after a grace; by the kernel where this process is killed itself (`tether.py`).
+  then SIGKILL after a grace; by the kernel and a guard where this process is killed itself
+  (`tether.py`, `guard.py`).
 - A child that dies is started again, at most three times in ten minutes; then the stack stops, because a part
   that cannot stay up needs a person. Nothing is lost by it: jobs are in Redis, which is on the disk.
 - One state directory holds one stack (`state.py`).
@@ -26,6 +27,7 @@ from services.cli import local_redis
 from services.cli.addresses import Address, claim, free_port
 from services.cli.child import Child
 from services.cli.errors import StackFailed
+from services.cli.guard import Guard
 from services.cli.settings import CliSettings
 from services.cli.signals import second_signal
 from services.cli.state import StackState, only_stack, stack_file, write_stack
@@ -77,6 +79,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         self._lock.__enter__()
+        self._guard = Guard()
         return self
 
     def __exit__(
@@ -85,6 +88,7 @@ class Stack:
         try:
             self.stop()
         finally:
+            self._guard.dismiss()
             self._lock.__exit__(None, None, None)
 
     # --- start ---
@@ -162,7 +166,7 @@ class Stack:
         log = self.state_dir / "logs" / f"{name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
-        child = Child(name, command, environment, log, ready, GRACE_S[name])
+        child = Child(name, command, environment, log, self._guard, ready, GRACE_S[name])
         self._children.append(child)
         child.start()
         return child

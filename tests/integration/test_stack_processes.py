@@ -69,6 +69,17 @@ def alive(pids: set[int]) -> set[int]:
     }
 
 
+def guards() -> list[psutil.Process]:
+    """Guards whose stack was one of this process and its children, or has gone."""
+    stacks = {os.getpid(), 1, *(child.pid for child in psutil.Process().children())}
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "ppid"])
+        if any(word.endswith("services/cli/guard.py") for word in process.info["cmdline"] or [])
+        and process.info["ppid"] in stacks
+    ]
+
+
 def until(true: Callable[[], object], timeout_s: float = 20.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
@@ -146,18 +157,21 @@ def test_a_signal_stops_everything_and_leaves_with_zero(
     assert process.wait(timeout=20) == 0
     assert len(pids) == 4
     assert alive(pids) == set()
+    until(lambda: not guards())
     assert sum(" ends " in line for line in place.diary) == 3
 
 
 def test_killing_the_stack_itself_leaves_nothing_behind(
     place: Place, up: Callable[..., subprocess.Popen[str]]
 ):
+    place.environment["FAKE_GATEWAY"] = "parent"
     process = up()
     pids = place.pids()
-    assert len(alive(pids)) == 4
+    assert len(alive(pids)) == 5
     process.kill()
     until(lambda: not alive(pids), timeout_s=5)
     assert read_stack(place.state_dir) is None  # the file is there, its stack is not
+    until(lambda: not guards())
     up()
 
 
