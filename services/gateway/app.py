@@ -73,6 +73,7 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         description="Takes jobs, datasets and promotions; answers predictions of the live student at T = 1. "
         "Every refusal is a problem document (RFC 9457) with a stable `code` and a `remedy`.",
         lifespan=_lifespan,
+        generate_unique_id_function=lambda route: f"{route.tags[0]}_{route.name}",
     )
     app.state.gateway = gateway
     for router in routes.ROUTERS:

@@ -4,7 +4,10 @@ Predictions without a promoted student are 503, not 409: the service is not able
 ask another. A damaged artefact and an error that only a worker raises are 500: for nothing the client sent.
 """
 
+from typing import Any
+
 from shared.adapters.web.problems import StatusTable
+from shared.contracts.problems import PROBLEM_MEDIA_TYPE
 from shared.errors import (
     BodyTooLarge,
     Conflict,
@@ -32,3 +35,9 @@ STATUSES: StatusTable = {
     Unavailable: 503,
     NoLiveStudent: 503,
 }
+
+UNREADABLE: dict[str, Any] = {
+    "description": "The body is not UTF-8, or too deep or too long in its numbers to be read as JSON",
+    "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+"""What FastAPI answers where it cannot even parse; other faults of a body are 422."""

@@ -7,6 +7,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 
+from services.gateway import examples
 from services.gateway.errors import STATUSES
 from services.gateway.parts import media_type
 from services.gateway.state import GatewayDep
@@ -76,7 +77,7 @@ _FORM = {
     summary="Upload a dataset",
     openapi_extra=_FORM,
     responses={
-        201: {"headers": {"Location": {"description": "The dataset", "schema": {"type": "string"}}}},
+        201: examples.located(examples.DATASET),
         **documented(
             STATUSES,
             InvalidDataset,
@@ -112,13 +113,17 @@ async def upload(request: Request, response: Response, gateway: GatewayDep) -> D
     return await anyio.to_thread.run_sync(gateway.catalogue.dataset, order.name)
 
 
-@router.get("", summary="List datasets")
+@router.get("", summary="List datasets", responses={200: examples.answers(examples.DATASETS)})
 def list_datasets(gateway: GatewayDep) -> DatasetList:
     """Return stored and built-in datasets by name; a built-in one says whether its files are here."""
     return DatasetList(datasets=gateway.catalogue.datasets())
 
 
-@router.get("/{name}", summary="A dataset", responses=documented(STATUSES, DatasetNotFound))
+@router.get(
+    "/{name}",
+    summary="A dataset",
+    responses={200: examples.answers(examples.DATASET), **documented(STATUSES, DatasetNotFound)},
+)
 def show(name: str, gateway: GatewayDep) -> DatasetView:
     """Return the dataset with its classes, counts and digest."""
     return gateway.catalogue.dataset(name)

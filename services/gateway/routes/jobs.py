@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Response, status
+from fastapi.openapi import models as openapi_models
 from starlette.responses import FileResponse
 
-from services.gateway.errors import STATUSES
+from services.gateway import examples
+from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.state import GatewayDep, JobsDep
 from shared.adapters.web.problems import documented
 from shared.contracts.jobs import JobPage, JobSpec, JobState, JobView
 from shared.contracts.reports import DistillationReport, TeacherReport
 from shared.errors import (
+    BodyTooLarge,
     ClassMismatch,
     DatasetNotFound,
     IdempotencyConflict,
@@ -32,21 +35,16 @@ from shared.errors import (
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-_TEACHER_EXAMPLE = {
-    "kind": "teacher",
-    "name": "digits-teacher",
-    "dataset": "mnist-5k",
-    "architecture": {"architecture": "mlp", "hidden_units": [1200, 1200]},
-    "budget": {"epochs": 60},
-}
-_DISTILLATION_EXAMPLE = {
-    "kind": "distillation",
-    "name": "digits",
-    "teacher": "digits-teacher",
-    "dataset": "mnist-5k",
-    "student": {"network": {"architecture": "mlp", "hidden_units": [800, 800]}},
-    "objective": {"temperature": 20.0, "soft_weight": 1.0, "hard_weight": 0.0},
-    "seeds": [0, 1, 2],
+
+_EXAMPLES: dict[str, openapi_models.Example] = {
+    "teacher": {
+        "summary": "Train a teacher",
+        "value": examples.TEACHER_SPEC.model_dump(mode="json"),
+    },
+    "distillation": {
+        "summary": "Distil a student",
+        "value": examples.DISTILLATION_SPEC.model_dump(mode="json"),
+    },
 }
 
 
@@ -55,7 +53,8 @@ _DISTILLATION_EXAMPLE = {
     status_code=status.HTTP_201_CREATED,
     summary="Submit a job",
     responses={
-        201: {"headers": {"Location": {"description": "Where to watch it", "schema": {"type": "string"}}}},
+        201: examples.located(examples.JOB),
+        400: UNREADABLE,
         200: {"model": JobView, "description": "The job that this Idempotency-Key made before"},
         **documented(
             STATUSES,
@@ -69,6 +68,7 @@ _DISTILLATION_EXAMPLE = {
             TeacherNotFound,
             DatasetNotFound,
             IdempotencyConflict,
+            BodyTooLarge,
             JobStoreUnavailable,
         ),
     },
@@ -76,12 +76,7 @@ _DISTILLATION_EXAMPLE = {
 def submit(
     spec: Annotated[
         JobSpec,
-        Body(
-            openapi_examples={
-                "teacher": {"summary": "Train a teacher", "value": _TEACHER_EXAMPLE},
-                "distillation": {"summary": "Distil a student", "value": _DISTILLATION_EXAMPLE},
-            }
-        ),
+        Body(openapi_examples=_EXAMPLES),
     ],
     jobs: JobsDep,
     response: Response,
@@ -103,7 +98,11 @@ def submit(
     return job
 
 
-@router.get("", summary="List jobs, newest first", responses=documented(STATUSES, JobStoreUnavailable))
+@router.get(
+    "",
+    summary="List jobs, newest first",
+    responses={200: examples.answers(examples.JOBS), **documented(STATUSES, JobStoreUnavailable)},
+)
 def list_jobs(
     jobs: JobsDep,
     state: JobState | None = None,
@@ -117,7 +116,14 @@ def list_jobs(
     return jobs.list(state, kind, cursor, limit)
 
 
-@router.get("/{job_id}", summary="A job", responses=documented(STATUSES, JobNotFound, JobStoreUnavailable))
+@router.get(
+    "/{job_id}",
+    summary="A job",
+    responses={
+        200: examples.answers(examples.JOB),
+        **documented(STATUSES, JobNotFound, JobStoreUnavailable),
+    },
+)
 def show(job_id: str, jobs: JobsDep) -> JobView:
     """Return the job as it is now."""
     return jobs.get(job_id)
@@ -126,7 +132,10 @@ def show(job_id: str, jobs: JobsDep) -> JobView:
 @router.post(
     "/{job_id}/cancel",
     summary="Cancel a job",
-    responses=documented(STATUSES, JobNotFound, JobAlreadyFinal, JobStoreUnavailable),
+    responses={
+        200: examples.answers(examples.JOB),
+        **documented(STATUSES, JobNotFound, JobAlreadyFinal, JobStoreUnavailable),
+    },
 )
 def cancel(job_id: str, jobs: JobsDep) -> JobView:
     """Cancel a waiting job at once and a running one within seconds; asking again changes nothing."""

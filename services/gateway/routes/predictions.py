@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from services.gateway import metrics
+from services.gateway import examples, metrics
 from services.gateway.errors import STATUSES
 from services.gateway.parts import PartBegins, PartData, media_type, parts
 from services.gateway.settings import GatewaySettings
@@ -66,18 +66,6 @@ class RawRoute(APIRoute):
 router = APIRouter(tags=["predictions"], route_class=RawRoute)
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_EXAMPLE = {
-    "student": "digits-3f2a9c1e",
-    "temperature": 1.0,
-    "predictions": [
-        {
-            "predicted": "7",
-            "classes": [{"name": "7", "probability": 0.9971}, {"name": "9", "probability": 0.0019}],
-            "file": None,
-        }
-    ],
-    "timing": {"decode_ms": 0.08, "model_ms": 0.14, "total_ms": 0.31},
-}
 
 
 @router.post(
@@ -89,9 +77,8 @@ _EXAMPLE = {
             "headers": {
                 STUDENT_HEADER: {"description": "The version that answered", "schema": {"type": "string"}}
             },
-            "content": {"application/json": {"example": _EXAMPLE}},
+            **examples.answers(examples.PREDICTION),
         },
-        422: {},
         **documented(
             STATUSES,
             InvalidImage,

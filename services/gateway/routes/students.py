@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 from starlette.responses import FileResponse
 
+from services.gateway import examples
 from services.gateway.errors import STATUSES
 from services.gateway.state import GatewayDep
 from shared.adapters.web.problems import documented
@@ -12,7 +13,7 @@ from shared.errors import FileNotInBundle, NothingToRollBack, StudentNotFound, S
 router = APIRouter(prefix="/v1/students", tags=["students"])
 
 
-@router.get("", summary="List students, newest first")
+@router.get("", summary="List students, newest first", responses={200: examples.answers(examples.STUDENTS)})
 def list_students(gateway: GatewayDep) -> StudentList:
     """Return all students and the version that is promoted."""
     live = gateway.store.students.live()
@@ -39,14 +40,21 @@ def list_students(gateway: GatewayDep) -> StudentList:
 @router.post(
     "/rollback",
     summary="Let the student before the live one answer again",
-    responses=documented(STATUSES, NothingToRollBack, StudentUnusable),
+    responses={
+        200: examples.answers(examples.LIVE),
+        **documented(STATUSES, NothingToRollBack, StudentUnusable),
+    },
 )
 def rollback(gateway: GatewayDep) -> LiveStudent:
     """Take the last promotion back; the earlier student is loaded and checked before it is live."""
     return gateway.live.rollback()
 
 
-@router.get("/{version}", summary="A student's card", responses=documented(STATUSES, StudentNotFound))
+@router.get(
+    "/{version}",
+    summary="A student's card",
+    responses={200: examples.answers(examples.CARD), **documented(STATUSES, StudentNotFound)},
+)
 def show(version: str, gateway: GatewayDep) -> StudentCard:
     """Return where the student comes from, what it is worth and what it costs."""
     return gateway.store.students.card(version)
@@ -70,7 +78,10 @@ def download(version: str, name: str, gateway: GatewayDep) -> FileResponse:
 @router.post(
     "/{version}/promote",
     summary="Let a student answer predictions",
-    responses=documented(STATUSES, StudentNotFound, StudentUnusable),
+    responses={
+        200: examples.answers(examples.LIVE),
+        **documented(STATUSES, StudentNotFound, StudentUnusable),
+    },
 )
 def promote(version: str, gateway: GatewayDep) -> LiveStudent:
     """Load and check the student, then make it live in every gateway process without losing a request.

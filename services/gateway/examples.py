@@ -1,0 +1,174 @@
+"""Examples in the OpenAPI document; made of the contracts, so that they cannot be wrong in form."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from shared.contracts.architectures import Mlp
+from shared.contracts.base import Contract
+from shared.contracts.datasets import BUILTIN_DATASETS, DatasetList, DatasetManifest, DatasetView, SplitCounts
+from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
+from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.jobs import (
+    DistillationSpec,
+    JobPage,
+    JobState,
+    JobView,
+    Objective,
+    Progress,
+    Stage,
+    TeacherSpec,
+)
+from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
+from shared.contracts.students import (
+    BundleFile,
+    Latency,
+    LiveStudent,
+    StudentCard,
+    StudentList,
+    StudentView,
+)
+from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
+
+_AT = datetime(2026, 11, 21, 11, 20, tzinfo=UTC)
+_DIGEST = "5f1c8f0a9f5e4d30" * 4
+_DIGITS = tuple("0123456789")
+_INPUT = ImageInput(height=28, width=28, channels=1)
+_PREPROCESSING = Preprocessing(input=_INPUT, mean=(0.1307,), std=(0.3081,))
+_VERSION = "digits-3f2a9c1e"
+
+TEACHER_SPEC = TeacherSpec(name="digits-teacher", dataset="mnist-5k")
+DISTILLATION_SPEC = DistillationSpec(name="digits", teacher="digits-teacher", dataset="mnist-5k")
+
+JOB = JobView(
+    id="j-k3v7qzt2m4xa",
+    state=JobState.RUNNING,
+    spec=DISTILLATION_SPEC,
+    created_at=_AT,
+    started_at=_AT,
+    attempts=1,
+    epoch=1,
+    progress=Progress(
+        stage=Stage.TRAIN, done=7, total=20, unit="epochs", eta_s=31.5, metrics={"validation_accuracy": 0.962}
+    ),
+)
+JOBS = JobPage(jobs=(JOB,))
+
+TEACHER = TeacherDescription(
+    name="digits-teacher",
+    digest=_DIGEST,
+    architecture=Mlp(hidden_units=(1200, 1200)),
+    members=1,
+    merge="geometric",
+    classes=_DIGITS,
+    preprocessing=_PREPROCESSING,
+    test_accuracy=0.968,
+    job_id="j-aq5s2h7wplmc",
+    created_at=_AT,
+)
+TEACHERS = TeacherDescriptions(teachers=(TEACHER,))
+
+DATASET = DatasetView(
+    name="mnist-5k",
+    builtin=True,
+    available=True,
+    description=BUILTIN_DATASETS["mnist-5k"],
+    manifest=DatasetManifest(
+        digest=_DIGEST,
+        classes=_DIGITS,
+        input=_INPUT,
+        counts=SplitCounts(train=3500, validation=500, test=1000),
+        labelled=True,
+        pixel_mean=(0.1307,),
+        pixel_std=(0.3081,),
+        source=BUILTIN_DATASETS["mnist-5k"],
+        created_at=_AT,
+    ),
+)
+DATASETS = DatasetList(datasets=(DATASET,))
+
+CARD = StudentCard(
+    version=_VERSION,
+    name="digits",
+    job_id=JOB.id,
+    created_at=_AT,
+    classes=_DIGITS,
+    preprocessing=_PREPROCESSING,
+    architecture=Mlp(hidden_units=(800, 800)),
+    parameters=1_276_810,
+    teacher="digits-teacher",
+    teacher_digest=_DIGEST,
+    teacher_parameters=2_395_210,
+    dataset="mnist-5k",
+    dataset_digest=_DIGEST,
+    transfer_set_digest=_DIGEST,
+    objective=Objective(),
+    seed=1,
+    evaluation=Evaluation(
+        examples=1000,
+        errors=38,
+        accuracy=0.962,
+        accuracy_interval=(0.9483, 0.9722),
+        nll=0.121,
+        brier=0.058,
+        ece=0.011,
+        reliability=(),
+        errors_by_class={"4": 6, "9": 9},
+        confusion=(),
+    ),
+    comparison=Comparison(
+        verdict=Verdict.BEATS,
+        gain=0.011,
+        interval=(0.004, 0.018),
+        p_value=0.006,
+        degrees_of_freedom=8.1,
+        margin=0.001,
+        method="crossed seeds and examples",
+        seeds=(
+            SeedComparison(seed=1, taught_accuracy=0.962, untaught_accuracy=0.951, taught_agreement=0.978),
+        ),
+    ),
+    latency=(Latency(batch=1, p50_ms=0.14, p99_ms=0.21, calls=1000, threads=1),),
+    onnx_largest_difference=2.4e-6,
+    files={"model.onnx": BundleFile(sha256=_DIGEST, size_bytes=5_110_123)},
+)
+STUDENTS = StudentList(
+    live=_VERSION,
+    students=(
+        StudentView(
+            version=_VERSION,
+            name="digits",
+            live=True,
+            created_at=_AT,
+            job_id=JOB.id,
+            accuracy=CARD.evaluation.accuracy,
+            verdict=CARD.comparison.verdict,
+            parameters=CARD.parameters,
+        ),
+    ),
+)
+LIVE = LiveStudent(version=_VERSION, previous=("digits-9b40c7aa",), promotion=2, changed_at=_AT)
+
+PREDICTION = PredictionAnswer(
+    student=_VERSION,
+    predictions=(
+        Prediction(
+            predicted="7",
+            classes=(
+                ClassProbability(name="7", probability=0.9971),
+                ClassProbability(name="9", probability=0.0019),
+            ),
+        ),
+    ),
+    timing=Timing(decode_ms=0.08, model_ms=0.14, total_ms=0.31),
+)
+
+
+def answers(example: Contract) -> dict[str, Any]:
+    """Return the part of a route's `responses` that shows this example."""
+    return {"content": {"application/json": {"example": example.model_dump(mode="json")}}}
+
+
+def located(example: Contract) -> dict[str, Any]:
+    """Return the same for an answer that says in `Location` where the thing is that it made."""
+    header = {"description": "Where to find it", "schema": {"type": "string"}}
+    return {"headers": {"Location": header}, **answers(example)}
