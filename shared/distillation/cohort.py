@@ -100,7 +100,7 @@ def train_cohort(
         bf16: run the products in bfloat16 (meant for CUDA); weights and losses stay float32.
         checkpoints: a folder of this training's own. Training goes on from the newest whole checkpoint in
             it, bit for bit as if it had never stopped (CPU, same number of threads).
-        checkpoint_every_s: least time between two checkpoints, in seconds.
+        checkpoint_every_s: least time between two checkpoints, in seconds; 0 writes one after every epoch.
         on_epoch: told the epochs done, all epochs, and by arm the mean loss in nats and validation accuracy.
             To stop, use `should_stop`: what this raises is not caught.
         should_stop: asked at least every 50 steps; True writes a checkpoint and leaves.
@@ -182,7 +182,8 @@ class _Run:
     def train(self, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> None:
         """Train from the newest checkpoint, or from the start, to the last epoch."""
         self._resume()
-        now = saved = time.monotonic()
+        now = time.monotonic()
+        due = now + self.checkpoint_every_s
         while self.epoch < self.budget.epochs:
             self.batches.start_epoch(self.epoch)
             while self.step < self.batches.steps:
@@ -194,9 +195,8 @@ class _Run:
                 self.seconds += now - before
             metrics = self._finish_epoch()
             on_epoch(self.epoch, self.budget.epochs, metrics)
-            if time.monotonic() - saved >= self.checkpoint_every_s:
-                self._save()
-                saved = time.monotonic()
+            if time.monotonic() >= due:
+                due = self._save_and_pause()
 
     def trained(self) -> tuple[TrainedNet, ...]:
         """Return every net as it was in its best epoch."""
@@ -214,6 +214,16 @@ class _Run:
             )
             for net, tensors, record in zip(self.nets, best, self.records, strict=True)
         )
+
+    def _save_and_pause(self) -> float:
+        """Write a checkpoint and return when the next is due."""
+        began = time.monotonic()
+        self._save()
+        ended = time.monotonic()
+        if not self.checkpoint_every_s:
+            return ended
+        # On a slow disk less often: writing may take a twentieth of the time, not more.
+        return ended + max(self.checkpoint_every_s, 20 * (ended - began))
 
     def _steps(self, end: int) -> None:
         """Take the steps up to `end` of this epoch, stack by stack: a net's weights stay in the cache."""
