@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 from shared.artefacts.datasets import DatasetStore, Split
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetManifest
 from shared.datasets.idx import read_idx
-from shared.datasets.splits import stratified, take
+from shared.datasets.splits import Loaded, stratified, take
 from shared.errors import DatasetNotFound, InvalidDataset
-
-Loaded = tuple[dict[str, Split], tuple[str, ...], str]
-"""Splits, classes in the order of the labels, and where the images come from."""
 
 DIGITS = tuple("0123456789")
 _MNIST_PARTS = {"train": "train", "test": "t10k"}

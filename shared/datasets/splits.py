@@ -13,6 +13,9 @@ HELD_OUT_SHARE: Final = 0.1
 
 Indices = NDArray[np.int64]
 
+Loaded = tuple[dict[str, Split], tuple[str, ...], str]
+"""A dataset that was read: splits, classes in the order of the labels, and in words where it comes from."""
+
 
 def stratified(
     labels: NDArray[np.int64], shares: tuple[float, ...], *, seed: int = SEED
