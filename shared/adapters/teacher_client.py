@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from shared import logs
+from shared.artefacts.names import is_name
 from shared.contracts.problems import Problem
 from shared.contracts.teachers import (
     DIGEST_HEADER,
@@ -173,7 +173,9 @@ class TeacherClient:
                 future.cancel()
 
     async def _describe(self, name: str) -> TeacherView:
-        response = await self._request("GET", f"/v1/teachers/{quote(name, safe='')}", name)
+        if not is_name(name):  # and it would make another path of the address
+            raise TeacherNotFound(name)
+        response = await self._request("GET", f"/v1/teachers/{name}", name)
         try:
             return TeacherView.model_validate_json(response.content)
         except ValidationError as error:

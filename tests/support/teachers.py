@@ -107,9 +107,8 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
 
 
-@contextmanager
-def teacher_process(state_dir: Path, **variables: str) -> Iterator[str]:
-    """Run `python -m services.teacher` on a free port; yield its address once it is ready."""
+def start_teacher(state_dir: Path, **variables: str) -> tuple["subprocess.Popen[bytes]", str]:
+    """Start `python -m services.teacher` on a free port; return it and its address once it is ready."""
     environment = {
         **os.environ,
         "IMAGO_STATE_DIR": str(state_dir),
@@ -120,7 +119,7 @@ def teacher_process(state_dir: Path, **variables: str) -> Iterator[str]:
     }
     state_dir.mkdir(parents=True, exist_ok=True)
     log = state_dir / "teacher.log"
-    with log.open("ab") as stderr:
+    with log.open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.teacher"],
             env=environment,
@@ -128,14 +127,30 @@ def teacher_process(state_dir: Path, **variables: str) -> Iterator[str]:
             cwd=Path(__file__).resolve().parents[2],
         )
     try:
-        yield _wait_until_ready(process, log)
+        return process, _wait_until_ready(process, log)
+    except BaseException:
+        stop(process)
+        raise
+
+
+@contextmanager
+def teacher_process(state_dir: Path, **variables: str) -> Iterator[str]:
+    """Run the service as `start_teacher` does; yield its address and stop it in the end."""
+    process, url = start_teacher(state_dir, **variables)
+    try:
+        yield url
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, gently first."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
