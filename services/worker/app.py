@@ -94,6 +94,8 @@ def run(settings: WorkerSettings) -> int:
         log.info("worker started", extra={"pid": os.getpid(), "health_port": health.port})
         try:
             worker.start()
+            # Celery counts Ctrl-C as a failure; to leave when told is none.
+            status = 0 if stopping.is_set() else int(worker.exitcode or 0)
         finally:
             stopping.set()
             for thread in (heartbeat, reconciler):
@@ -102,7 +104,7 @@ def run(settings: WorkerSettings) -> int:
             dispatcher.close()
             store.close()
     log.info("worker stopped")
-    return int(worker.exitcode or 0)
+    return status
 
 
 def _answers(store: RedisJobStore) -> bool:

@@ -15,6 +15,8 @@ from services.worker.protocol import LONGEST_LINE_BYTES, ChildMessage, ChildOrde
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 16
+_SAFE_PATH = ["-P"] if sys.flags.safe_path else []
+"""A worker that does not import from the working directory has children that do not either."""
 
 
 class TrainingProcess:
@@ -26,7 +28,7 @@ class TrainingProcess:
         if threads is not None:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(  # noqa: S603 - our own module, named by a checked setting
-            [sys.executable, "-m", "services.worker.launch", str(os.getpid()), module],
+            [sys.executable, *_SAFE_PATH, "-m", "services.worker.launch", str(os.getpid()), module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
