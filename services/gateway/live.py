@@ -105,10 +105,10 @@ class Live:
                     self._student = candidate if fits else self._load(live.version)
                     log.info("student is live", extra={"student": live.version, "before": before})
                 self.problem = None
-            except (DistillationError, OSError) as error:
-                if self.problem != str(error):
-                    log.exception("the promoted student cannot be loaded", extra={"kept": self.version})
-                self.problem = str(error)
+            except DistillationError as error:
+                self._keep(str(error))
+            except (OSError, MemoryError):  # the watcher goes on, and the student before answers
+                self._keep("it could not be read; the log of the gateway says why")
 
     async def watch(self, every_s: float) -> None:
         """Follow the pointer until cancelled, looking every `every_s` seconds."""
@@ -122,6 +122,11 @@ class Live:
                 await asyncio.to_thread(self.refresh)
                 seen = stamp
             await asyncio.sleep(every_s)
+
+    def _keep(self, problem: str) -> None:
+        if self.problem != problem:
+            log.exception("the promoted student cannot be loaded", extra={"kept": self.version})
+        self.problem = problem
 
     def _load(self, version: str) -> StudentSession:
         card = self._students.file(version, CARD)

@@ -2,6 +2,7 @@
 
 import time
 
+from services.gateway import live
 from services.gateway.live import Live
 from tests.support.gateway_in_process import PNG_TYPE, image_file, refused
 from tests.support.student_bundles import mlp_onnx
@@ -77,3 +78,22 @@ def test_teachers_are_listed_as_the_store_describes_them(gateway):
     assert (found["digest"], found["name"]) == (description.digest, "digits-teacher")
     assert gateway.client.get("/v1/teachers/digits-teacher").json() == found
     refused(gateway.client.get("/v1/teachers/nobody"), 404, "teacher-not-found")
+
+
+def test_a_disk_that_fails_keeps_the_student_before_and_is_tried_again(gateway, monkeypatch):
+    gateway.promote("digits-1")
+    gateway.publish("digits-2")
+    with monkeypatch.context() as broken:
+        broken.setattr(live, "_RETRY_S", 0.05)
+        broken.setattr(live.StudentSession, "load", failing_disk)
+        gateway.store.students.promote("digits-2")
+        wait_for(lambda: ready(gateway)[1]["problem"] is not None)
+        assert ready(gateway)[1]["student"] == "digits-1"
+        assert "I/O" not in ready(gateway)[1]["problem"]
+        broken.undo()
+        broken.setattr(live, "_RETRY_S", 0.05)
+        wait_for(lambda: ready(gateway)[1]["student"] == "digits-2")
+
+
+def failing_disk(*_args, **_more):
+    raise OSError(5, "I/O error")
