@@ -65,16 +65,16 @@ def run_demo(
     """
     dataset = choose_dataset(client)
     recipe = RECIPES[dataset]
-    console.print(f"\n[bold]1. A teacher[/] 784-1200-1200-10, trained on {dataset!r} the normal way")
+    _head(console, "1. A teacher", f"784-1200-1200-10, trained on {dataset!r} the normal way")
     taught = _run(client, console, teacher_spec(dataset, recipe))
     report = client.report(taught.id)
     if isinstance(report, TeacherReport):
         console.print(f"   test accuracy {_accuracy(report.evaluation)}")
 
-    seeds = len(SEEDS)
-    console.print(
-        f"\n[bold]2. A student[/] 784-800-800-10, distilled at T = {TEMPERATURE:g}; its untaught twin beside "
-        f"it; {seeds} seeds each"
+    _head(
+        console,
+        "2. A student",
+        f"784-800-800-10, distilled at T = {TEMPERATURE:g} beside its untaught twin, {len(SEEDS)} seeds each",
     )
     distilled = _run(client, console, student_spec(dataset, recipe))
     report = client.report(distilled.id)
@@ -86,7 +86,7 @@ def run_demo(
 
     version = report.student_version
     live = client.promote(version)
-    console.print(f"\n[bold]3. Promoted[/]: {live.version} answers predictions now")
+    _head(console, "3. Promoted", f"{live.version} answers predictions now")
     _ask_about_a_digit(client, console, dataset, state_dir / "reports" / version, data_dir)
     for path in save_report(client, distilled.id, state_dir / "reports" / version):
         console.print(f"report: {path}", markup=False, soft_wrap=True)
@@ -199,12 +199,17 @@ def _ask_about_a_digit(
     client.predict([image])
     answer = client.predict([image], top=10)
     prediction = answer.predictions[0]
-    console.print(f"\n[bold]4. A digit it has not seen[/]: test image {digit.index}, {image}", soft_wrap=True)
+    _head(console, "4. A digit it has not seen", f"test image {digit.index}, {image}")
     console.print(digit.drawing(), markup=False)
     right = "right" if prediction.predicted == digit.label else "wrong"
     console.print(f"It says {prediction.predicted}; it is {digit.label}: {right}.")
     console.print(chart(prediction))
     console.print(footer(answer), markup=False, soft_wrap=True)
+
+
+def _head(console: Console, step: str, words: str) -> None:
+    console.print()
+    console.print(Text.assemble((step, "bold"), ": ", words), soft_wrap=True)
 
 
 def _accuracy(evaluation: Evaluation) -> str:

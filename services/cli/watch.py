@@ -136,10 +136,13 @@ class _StageClock:
 
     def __init__(self) -> None:
         self._began: dict[Stage, datetime] = {}
+        self._last: datetime | None = None
 
     def time(self, progress: jobs.Progress, at: datetime) -> str:
         """Return the time that a finished stage took, or else the estimated time to its end."""
-        began = self._began.setdefault(progress.stage, at)
+        # A short stage is first heard of when it is done: it began where the one before it was last heard of.
+        began = self._began.setdefault(progress.stage, self._last or at)
+        self._last = at
         if progress.done >= progress.total:
             return f"took {duration((at - began).total_seconds())}"
         return f"ETA {duration(progress.eta_s)}" if progress.eta_s is not None else "ETA –"

@@ -173,7 +173,7 @@ def test_watching_prints_plain_lines_where_there_is_no_terminal(imago: Imago, ga
     lines = left.out.splitlines()
     assert left.status == 0
     assert any("train  6/60 epochs  ETA 54 s  loss 0.25" in line for line in lines)
-    assert any("train  60/60 epochs  took 1 min 00 s" in line for line in lines)
+    assert any("train  60/60 epochs  took 1 min 01 s" in line for line in lines)
     assert any("the best epoch was 57" in line for line in lines)
     assert sum(" train " in line for line in lines) == 11
     assert VERSION in left.out

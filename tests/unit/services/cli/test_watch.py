@@ -33,7 +33,7 @@ def test_a_bar_shows_the_estimated_end_and_then_the_time_taken():
     running = shown(JOB, terminal=True, until=4 + 30)
     assert "30/60 epochs" in running
     assert "ETA 30 s" in running
-    assert "took 1 min 00 s" in shown(JOB, terminal=True)
+    assert "took 1 min 01 s" in shown(JOB, terminal=True)
 
 
 def test_a_teacher_job_has_no_transfer_set():
