@@ -6,6 +6,7 @@ class name in kebab case (`JobNotFound` is `job-not-found`). Status codes are th
 """
 
 import re
+from pathlib import PurePath
 from typing import ClassVar
 
 
@@ -446,7 +447,9 @@ class Corrupt(JobFailed):
     remedy = "Delete the artefact and run the job again."
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{path} does not have the digest that its manifest states")
+        # Clients see the message: it names the artefact, not where this machine keeps it.
+        artefact = "/".join(PurePath(path).parts[-3:])
+        super().__init__(f"{artefact} does not have the digest that its manifest states")
         self.path = path
 
 

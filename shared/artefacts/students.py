@@ -1,5 +1,6 @@
 """The store of students: `students/<version>/` with the card and its files, and `live.json`: who answers."""
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,8 @@ from shared.artefacts.files import exclusive_lock, publish_directory, sha256_fil
 from shared.artefacts.names import is_version
 from shared.contracts.students import LiveStudent, StudentCard
 from shared.errors import Corrupt, FileNotInBundle, NothingToRollBack, StudentNotFound
+
+log = logging.getLogger(__name__)
 
 CARD = "card.json"
 LIVE = "live.json"
@@ -67,13 +70,18 @@ class StudentStore:
         return card
 
     def list(self) -> list[StudentCard]:
-        """Return the cards of all students, newest first."""
+        """Return the cards of all students, newest first. A damaged one is left out, and the log says so."""
         if not self._root.is_dir():
             return []
-        versions = [path.name for path in self._root.iterdir() if is_version(path.name) and path.is_dir()]
-        return sorted(
-            map(self.card, versions), key=lambda card: (card.created_at, card.version), reverse=True
-        )
+        cards = []
+        for path in self._root.iterdir():
+            if not is_version(path.name) or not path.is_dir():
+                continue
+            try:
+                cards.append(self.card(path.name))
+            except Corrupt as error:
+                log.warning("student left out", extra={"version": path.name, "path": error.path})
+        return sorted(cards, key=lambda card: (card.created_at, card.version), reverse=True)
 
     def file(self, version: str, name: str, *, verify: bool = False) -> Path:
         """Return the path of a file that the card lists, or of the card.

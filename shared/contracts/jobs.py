@@ -1,4 +1,4 @@
-"""Jobs: what may be asked for, the words for how it goes, and what is answered. Arrows: `shared.jobs.states`."""
+"""Jobs: what may be asked for, the words for how it goes, what is answered. Arrows: `shared.jobs.states`."""
 
 import math
 from datetime import datetime

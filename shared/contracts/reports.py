@@ -1,4 +1,4 @@
-"""Reports: what a finished job says about itself, as JSON; `shared.distillation.report` writes the Markdown."""
+"""Reports: what a finished job says about itself, as JSON; `distillation.report` writes the Markdown."""
 
 from datetime import datetime
 from typing import Annotated, Literal

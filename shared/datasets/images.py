@@ -29,6 +29,9 @@ warnings.filterwarnings("error", module=r"PIL\.")
 _START_OF_SCAN = b"\xff\xda"
 _MOST_SCANS = 64
 
+# The last chunk of every PNG, with its checksum. Pillow does not miss it, nor a checksum just before it.
+_PNG_END = b"IEND\xaeB`\x82"
+
 # Modes that have no colour; of "P", the palette decides.
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "F"})
 
@@ -110,6 +113,8 @@ def _check_header(image: Image.Image, data: bytes, limits: ImageLimits, file: st
     # An MPO is a JPEG that carries a second picture, such as a depth map; the first is the picture.
     if image.format != "MPO" and getattr(image, "n_frames", 1) != 1:
         raise InvalidImage("the image is animated", file=file)
+    if image.format == "PNG" and data.rfind(_PNG_END) < 0:
+        raise InvalidImage("the image is truncated or damaged", file=file)
     if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > _MOST_SCANS:
         raise InvalidImage(f"the image has more than {_MOST_SCANS} scans", file=file)
 

@@ -158,8 +158,7 @@ def test_sigterm_lets_requests_in_flight_end_and_only_then_ends_the_process(tmp_
     for thread in threads:
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 4
-    # uvicorn drains, ends the lifespan, and then lets the signal have its usual effect.
-    assert process.wait(20) == -signal.SIGTERM
+    assert process.wait(20) == 0
     assert '"event": "stopped"' in (tmp_path / "teacher.log").read_text()
 
 

@@ -76,6 +76,11 @@ def test_students_are_listed_newest_first(store: StudentStore) -> None:
     assert [card.version for card in store.list()] == ["three", "two", "one"]
 
 
+def test_a_damaged_card_hides_its_student_and_no_other(store: StudentStore, tmp_path: Path) -> None:
+    (tmp_path / "students" / "two" / "card.json").write_text("{")
+    assert [card.version for card in store.list()] == ["three", "one"]
+
+
 def test_an_empty_store_has_no_students(tmp_path: Path) -> None:
     store = StudentStore(tmp_path / "students")
     assert store.list() == []

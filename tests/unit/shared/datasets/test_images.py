@@ -178,7 +178,9 @@ def test_what_is_no_image_is_refused_by_the_name_of_its_file(data: bytes) -> Non
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 def test_truncated_images_are_refused(format: str) -> None:
     whole = encode(noise(), format)
-    for length in range(0, len(whole) - 16, 37):
+    # JPEG and WebP decoders do not need the last bytes; Pillow does not miss those of a PNG, we do.
+    missing = 1 if format == "PNG" else 16
+    for length in {*range(0, len(whole) - missing, 37), len(whole) - missing}:
         with pytest.raises(InvalidImage):
             decode_image(whole[:length], LIMITS)
 
