@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from shared.datasets.builtin import load_builtin
@@ -22,7 +24,8 @@ TEACHER_JOB = {
     "name": "digits",
     "dataset": "mnist-5k",
     "architecture": {"architecture": "mlp", "hidden_units": [256, 256]},
-    "budget": {"epochs": 3},
+    "regularisation": {},
+    "budget": {"epochs": 3, "learning_rate": 0.003},
 }
 DISTILLATION_JOB = {
     "kind": "distillation",
@@ -31,7 +34,7 @@ DISTILLATION_JOB = {
     "dataset": "mnist-5k",
     "student": {"network": {"architecture": "mlp", "hidden_units": [64, 64]}},
     "objective": {"temperature": 4.0},
-    "budget": {"epochs": 3},
+    "budget": {"epochs": 5, "learning_rate": 0.003},
     "seeds": [0, 1],
 }
 
@@ -98,18 +101,24 @@ def follow(client: httpx.Client, location: str, timeout_s: float = 300) -> dict[
     return client.get(location).raise_for_status().json()
 
 
-def png_of_an_unseen_digit() -> tuple[bytes, int]:
-    splits, _, _ = load_builtin("mnist-5k", None)
+def unseen_digits(count: int) -> tuple[list[bytes], list[str]]:
+    """Return images of the test split as PNG, and what they show."""
+    splits, classes, _ = load_builtin("mnist-5k", None)
     test = splits["test"]
     assert test.labels is not None
+    return [png(image) for image in test.images[:count]], [classes[label] for label in test.labels[:count]]
+
+
+def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(test.images[0][:, :, 0]).save(file, format="PNG")
-    return file.getvalue(), int(test.labels[0])
+    Image.fromarray(image[:, :, 0]).save(file, format="PNG")
+    return file.getvalue()
 
 
 def predict(client: httpx.Client) -> dict[str, Any]:
-    png, _ = png_of_an_unseen_digit()
-    answer = client.post("/v1/predictions", content=png, headers={"Content-Type": "image/png"})
+    """Return the answer for one posted digit."""
+    (digit,), _ = unseen_digits(1)
+    answer = client.post("/v1/predictions", content=digit, headers={"Content-Type": "image/png"})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -171,6 +180,16 @@ def test_parts_that_need_not_talk_cannot(stack: Stack, from_service: str, to: st
     assert stack.execute(from_service, "python", "-c", call).returncode != 0
 
 
+def test_the_gpu_file_reserves_a_gpu_for_teacher_and_worker(stack: Stack):
+    both = ("-f", "docker-compose.yml", "-f", "docker-compose.gpu.yml")
+    services = yaml.safe_load(stack.compose(*both, "config"))["services"]
+    for service in ("teacher", "worker"):
+        (device,) = services[service]["deploy"]["resources"]["reservations"]["devices"]
+        assert device["capabilities"] == ["gpu"]
+        assert device["count"] == 1
+    assert "deploy" not in services["gateway"]
+
+
 # --- what they do ------------------------------------------------------------------------------------------
 
 
@@ -183,8 +202,17 @@ def test_the_main_job_ends_in_a_verdict(client: httpx.Client, distilled: dict[st
 def test_the_promoted_student_answers_a_posted_digit(client: httpx.Client, live: str):
     answer = predict(client)
     assert answer["student"] == live
-    _, label = png_of_an_unseen_digit()
-    assert answer["predictions"][0]["predicted"] == str(label)
+    assert answer["temperature"] == 1.0
+    (prediction,) = answer["predictions"]
+    assert prediction["predicted"] == prediction["classes"][0]["name"]
+
+
+def test_the_student_has_learnt_to_read(client: httpx.Client, live: str):
+    images, labels = unseen_digits(60)
+    form = [("images", (f"{number}.png", image, "image/png")) for number, image in enumerate(images)]
+    answer = client.post("/v1/predictions", files=form).raise_for_status().json()
+    right = sum(p["predicted"] == label for p, label in zip(answer["predictions"], labels, strict=True))
+    assert right > 40, "about 55 of 60 are usual, 6 are chance"
 
 
 def test_what_was_made_survives_the_containers(stack: Stack, live: str):
