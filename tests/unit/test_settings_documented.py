@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,10 @@ def test_every_setting_of_a_service_reaches_its_container(service: str):
     environment = compose["services"][service]["environment"]
     own = defaults(settings_class(service), own_only=True)
     assert own.keys() - environment.keys() == set()
+
+
+def test_images_are_tagged_with_the_version_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    tags = re.findall(r"\$\{IMAGO_TAG:-([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
+    assert tags == [project["version"]] * len(CONTAINERS)
+    assert example()["IMAGO_TAG"] == project["version"]
