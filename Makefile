@@ -3,7 +3,6 @@
 #   make demo                       the main job, end to end, on real digits
 #   make demo PYTHON=python3.12     with another interpreter
 #   make demo IMAGO_DATA_DIR=/data  on the whole of MNIST, whose idx files are in /data/mnist
-#   make setup TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu    the small torch, without CUDA
 
 PYTHON ?= python3
 TORCH_INDEX_URL ?=

@@ -214,7 +214,7 @@ class TeacherNotFound(NotFound):
     """No teacher has this name."""
 
     remedy = (
-        "Train one with a job of kind 'teacher', or list them with GET /v1/teachers on the teacher service."
+        "Train one with a job of kind 'teacher', or list them with GET /v1/teachers."
     )
 
     def __init__(self, name: str) -> None:
