@@ -213,9 +213,7 @@ class JobNotFound(NotFound):
 class TeacherNotFound(NotFound):
     """No teacher has this name."""
 
-    remedy = (
-        "Train one with a job of kind 'teacher', or list them with GET /v1/teachers."
-    )
+    remedy = "Train one with a job of kind 'teacher', or list them with GET /v1/teachers."
 
     def __init__(self, name: str) -> None:
         super().__init__(f"there is no teacher {name!r}")
