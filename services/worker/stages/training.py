@@ -55,6 +55,7 @@ def train_nets(
             regularisation=regularisation,
             device=device,
             checkpoints=context.files.directory / "checkpoints" / digest_of(inputs)[:16],
+            checkpoint_every_s=context.settings.checkpoint_s,
             on_epoch=on_epoch,
             should_stop=context.stop.is_set,
         )
