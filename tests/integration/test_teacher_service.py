@@ -4,7 +4,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 SAFETENSORS = "application/vnd.safetensors"
 FORM = {"Content-Type": SAFETENSORS, "Accept": SAFETENSORS}
-WIDE = (3000, 3000)
+WIDE = (4096, 4096, 4096)
 """Hidden units of a teacher whose forward pass takes a while."""
 
 
@@ -104,13 +103,12 @@ def test_a_request_larger_than_a_batch_comes_back_whole(url, state_dir):
 
 def test_more_than_the_queue_takes_is_503_with_retry_after_and_health_answers_meanwhile(url):
     images = random_images(500)
-    slowest = 0.0
+    alive = 0
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, url, images, name="slow") for _ in range(8)]
         while not all(future.done() for future in asked):
-            began = time.monotonic()
             assert httpx.get(f"{url}/health/live").status_code == 200
-            slowest = max(slowest, time.monotonic() - began)
+            alive += 1
     answers = [future.result() for future in asked]
     refused = [answer for answer in answers if answer.status_code == 503]
     assert refused
@@ -119,26 +117,26 @@ def test_more_than_the_queue_takes_is_503_with_retry_after_and_health_answers_me
         assert answer.json()["code"] == "queue-full"
         assert int(answer.headers["Retry-After"]) >= 1
     assert {answer.status_code for answer in answers} == {200, 503}
-    assert slowest < 1.0, "the event loop was blocked"
+    assert alive > 2, "the event loop was blocked"
 
 
 def test_rows_of_a_client_that_has_gone_are_not_computed(url):
     before = metric(url, "imago_teacher_rows_total")
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(ask, url, random_images(256), name="slow")
-        body = save({"images": random_images(300)})
+    body = save({"images": random_images(300)})
+    head = (
+        b"POST /v1/teachers/slow/soft-targets?temperature=1 HTTP/1.1\r\nHost: x\r\n"
+        + f"Content-Type: {SAFETENSORS}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    )
+    with ThreadPoolExecutor(2) as pool:
+        # One batch computes and another waits: whoever comes and goes now has not had its turn.
+        others = [pool.submit(ask, url, random_images(256), name="slow") for _ in range(2)]
+        while metric(url, "imago_teacher_queue_rows") < 256:
+            assert not all(other.done() for other in others)
         with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as connection:
-            connection.sendall(
-                b"POST /v1/teachers/slow/soft-targets?temperature=1 HTTP/1.1\r\nHost: x\r\n"
-                + f"Content-Type: {SAFETENSORS}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-                + body
-            )
-            time.sleep(0.05)
-        assert first.result().status_code == 200
+            connection.sendall(head + body)
+        assert [other.result().status_code for other in others] == [200, 200]
     ask(url, random_images(1), name="slow")
-    # 256 + 1 rows; of the 300 of the client that left, at most one batch that had begun.
-    assert metric(url, "imago_teacher_rows_total") - before <= 256 + 1 + 256
-    assert metric(url, "imago_teacher_queue_rows") == 0
+    assert metric(url, "imago_teacher_rows_total") - before == 256 + 256 + 1
 
 
 def test_sigterm_lets_requests_in_flight_end_and_only_then_ends_the_process(tmp_path):
