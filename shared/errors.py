@@ -254,7 +254,7 @@ class ReportNotReady(NotFound):
     remedy = "Wait until the job's state is 'succeeded'; GET /v1/jobs/{id}/events says how far it is."
 
     def __init__(self, job_id: str, state: str) -> None:
-        super().__init__(f"job {job_id!r} has no report: its state is {state!r}")
+        super().__init__(f"job {job_id!r} has no report: its state is '{state}'")
         self.job_id = job_id
 
 
