@@ -17,18 +17,11 @@ from services.cli.errors import CommandFailed, GatewayRefused, GatewayUnreachabl
 from services.cli.sse import read_events
 from shared.contracts.base import Contract
 from shared.contracts.datasets import DatasetList, DatasetView
-from shared.contracts.jobs import (
-    FINAL_STATES,
-    JobEvent,
-    JobEventKind,
-    JobPage,
-    JobSpec,
-    JobState,
-    JobView,
-)
+from shared.contracts.jobs import FINAL_STATES, JobEvent, JobEventKind, JobPage, JobState, JobView
 from shared.contracts.predictions import PredictionAnswer
 from shared.contracts.problems import Problem
 from shared.contracts.reports import Report
+from shared.contracts.specs import JobSpec
 from shared.contracts.students import LiveStudent, StudentCard, StudentList
 from shared.contracts.teachers import TeacherDescriptions
 

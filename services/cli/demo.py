@@ -20,17 +20,10 @@ from services.cli.errors import CommandFailed
 from shared.artefacts.files import write_atomic
 from shared.contracts.architectures import Mlp
 from shared.contracts.evaluation import Evaluation, Verdict
-from shared.contracts.jobs import (
-    Budget,
-    DistillationSpec,
-    JobSpec,
-    JobView,
-    Objective,
-    StudentSpec,
-    TeacherSpec,
-    TransferSetSpec,
-)
+from shared.contracts.jobs import JobView
 from shared.contracts.reports import DistillationReport, TeacherReport
+from shared.contracts.specs import DistillationSpec, JobSpec, TeacherSpec
+from shared.contracts.training import Budget, Objective, StudentSpec, TransferSetSpec
 
 
 @dataclass(frozen=True)

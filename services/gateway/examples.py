@@ -8,17 +8,9 @@ from shared.contracts.base import Contract
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetList, DatasetManifest, DatasetView, SplitCounts
 from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.jobs import (
-    DistillationSpec,
-    JobPage,
-    JobState,
-    JobView,
-    Objective,
-    Progress,
-    Stage,
-    TeacherSpec,
-)
+from shared.contracts.jobs import JobPage, JobState, JobView, Progress, Stage
 from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
+from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.students import (
     BundleFile,
     Latency,
@@ -28,6 +20,7 @@ from shared.contracts.students import (
     StudentView,
 )
 from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
+from shared.contracts.training import Objective
 
 _AT = datetime(2026, 11, 21, 11, 20, tzinfo=UTC)
 _DIGEST = "5f1c8f0a9f5e4d30" * 4

@@ -17,7 +17,8 @@ from typing import Final
 from pydantic import Field, model_validator
 
 from shared.contracts.base import Contract
-from shared.contracts.jobs import Failure, JobResult, JobSpec, Progress
+from shared.contracts.jobs import Failure, JobResult, Progress
+from shared.contracts.specs import JobSpec
 
 EXIT_SUCCEEDED: Final = 0
 EXIT_FAILED: Final = 65

@@ -13,14 +13,13 @@ from typing import TextIO
 
 import torch
 
+from services.worker.kinds.registry import run
 from services.worker.protocol import EXIT_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED, ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
 from services.worker.stages.context import JobContext, JobStopped
-from services.worker.stages.distillation_job import distil
-from services.worker.stages.teacher_job import train_teacher
 from shared import settings as shared_settings
 from shared.artefacts.store import ArtefactStore
-from shared.contracts.jobs import Failure, JobResult, TeacherSpec
+from shared.contracts.jobs import Failure
 from shared.distillation.cohort import TrainingStopped
 from shared.errors import DistillationError
 from shared.logs import configure_logging, job_context
@@ -57,7 +56,7 @@ def main() -> int:
 
 def _run(context: JobContext) -> int:
     try:
-        context.send(ChildMessage(result=_result(context)))
+        context.send(ChildMessage(result=run(context)))
     except (JobStopped, TrainingStopped):
         log.info("stopped on request")
         return EXIT_STOPPED
@@ -69,11 +68,6 @@ def _run(context: JobContext) -> int:
         log.exception("the training process fails")
         return EXIT_UNFORESEEN
     return EXIT_SUCCEEDED
-
-
-def _result(context: JobContext) -> JobResult:
-    spec = context.order.spec
-    return train_teacher(context, spec) if isinstance(spec, TeacherSpec) else distil(context, spec)
 
 
 def _claim_stdout() -> TextIO:

@@ -20,16 +20,8 @@ from shared.adapters.redis_jobs_records import (
     to_event,
     to_view,
 )
-from shared.contracts.jobs import (
-    Failure,
-    JobEvent,
-    JobPage,
-    JobResult,
-    JobSpec,
-    JobState,
-    JobView,
-    Progress,
-)
+from shared.contracts.jobs import Failure, JobEvent, JobPage, JobResult, JobState, JobView, Progress
+from shared.contracts.specs import JobSpec
 from shared.errors import IdempotencyConflict, JobAlreadyFinal, JobNotFound, LeaseLost, WorkerDied
 from shared.jobs.ports import Grant, Signal
 

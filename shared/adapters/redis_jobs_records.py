@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
-from shared.contracts.jobs import JobEvent, JobEventKind, JobSpec, JobView
+from shared.contracts.jobs import JobEvent, JobEventKind, JobView
+from shared.contracts.specs import JobSpec
 
 PREFIX = "imago:"
 """Of every key of the job store."""

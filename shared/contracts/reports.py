@@ -7,7 +7,7 @@ from pydantic import Field
 
 from shared.contracts.base import Contract, Digest
 from shared.contracts.evaluation import Comparison, Evaluation
-from shared.contracts.jobs import DistillationSpec, TeacherSpec
+from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.students import Latency
 
 

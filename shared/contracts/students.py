@@ -9,7 +9,7 @@ from shared.contracts.architectures import Architecture
 from shared.contracts.base import Classes, Contract, Digest, Name
 from shared.contracts.evaluation import Comparison, Evaluation
 from shared.contracts.images import Preprocessing
-from shared.contracts.jobs import Objective
+from shared.contracts.training import Objective
 
 STUDENT_FORMAT: Final = 1
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from shared.artefacts.files import digest_of, sha256_bytes
 from shared.contracts.architectures import Architecture
 from shared.contracts.images import Preprocessing
-from shared.contracts.jobs import Budget, Objective, Regularisation
 from shared.contracts.reports import EpochPoint, TrainingCurve
+from shared.contracts.training import Budget, Objective, Regularisation
 from shared.distillation.checkpoint import CohortCheckpoint, CohortState
 from shared.distillation.examples import Batches, Examples
 from shared.distillation.records import NetRecord

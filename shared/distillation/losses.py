@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shared.contracts.jobs import Objective
+from shared.contracts.training import Objective
 from shared.errors import InvalidTemperature
 
 UNLABELLED = -1

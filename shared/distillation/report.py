@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from shared.contracts.architectures import Architecture, Mlp
 from shared.contracts.evaluation import Comparison, Evaluation, Verdict
 from shared.contracts.reports import Cost, DistillationReport, TeacherReport, TrainingCurve
 from shared.contracts.students import Latency
@@ -41,7 +42,7 @@ def _teacher(report: TeacherReport) -> list[str]:
             ("Job", f"`{report.job_id}`, {report.created_at:%Y-%m-%d %H:%M} UTC"),
             ("Teacher", f"`{report.teacher_digest[:12]}`, {members}"),
             ("Dataset", f"{spec.dataset}, `{report.dataset_digest[:12]}`"),
-            ("Network", _network(spec.architecture.hidden_units)),
+            ("Network", _network(spec.architecture)),
         ),
         "## On the test split",
         _evaluations([("teacher", report.evaluation, report.parameters)]),
@@ -73,7 +74,7 @@ def _distillation(report: DistillationReport) -> list[str]:
                 "Transfer set",
                 f"`{report.transfer_set_digest[:12]}`, {spec.transfer_set.views} view(s) an image",
             ),
-            ("Student", _network(spec.student.network.hidden_units)),
+            ("Student", _network(spec.student.network)),
             (
                 "Objective",
                 f"T = {objective.temperature:g}, soft weight {objective.soft_weight:g}, "
@@ -205,8 +206,10 @@ def _facts(*facts: tuple[str, str]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts)
 
 
-def _network(hidden_units: Sequence[int]) -> str:
-    return f"perceptron with hidden layers of {', '.join(map(str, hidden_units))} units"
+def _network(architecture: Architecture) -> str:
+    if isinstance(architecture, Mlp):
+        return f"perceptron with hidden layers of {', '.join(map(str, architecture.hidden_units))} units"
+    return _cell(", ".join(f"{name} {value}" for name, value in architecture.model_dump().items()))
 
 
 def _points(share: float) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shared.contracts.architectures import Architecture
 from shared.contracts.images import Preprocessing
-from shared.contracts.jobs import Budget, Objective, Regularisation
+from shared.contracts.training import Budget, Objective, Regularisation
 from shared.distillation.examples import Batch
 from shared.distillation.losses import hard_label_loss, objective_loss
 from shared.errors import Diverged

@@ -1,7 +1,7 @@
 """What can be refused before a job costs anything: at submission, and again in the job's check stage."""
 
 from shared.contracts.datasets import DatasetManifest, DatasetView
-from shared.contracts.jobs import DistillationSpec, JobSpec, TeacherSpec
+from shared.contracts.specs import DistillationSpec, JobSpec, TeacherSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.errors import ClassMismatch, DatasetNotFound, InputMismatch, InvalidDataset, LabelsMissing
 from shared.jobs.ports import Catalogue
@@ -28,7 +28,7 @@ def check(spec: JobSpec, catalogue: Catalogue) -> None:
         raise error
     if isinstance(spec, TeacherSpec):
         check_teacher(spec, dataset)
-    else:
+    elif isinstance(spec, DistillationSpec):
         check_distillation(spec, dataset, catalogue.teacher(spec.teacher))
 
 

@@ -15,11 +15,11 @@ from shared.contracts.jobs import (
     JobEventKind,
     JobPage,
     JobResult,
-    JobSpec,
     JobState,
     JobView,
     Progress,
 )
+from shared.contracts.specs import JobSpec
 from shared.errors import IdempotencyConflict, JobAlreadyFinal, JobNotFound, LeaseLost, WorkerDied
 from shared.jobs.ports import Grant, Signal
 

@@ -5,16 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shared.contracts.datasets import DatasetView
-from shared.contracts.jobs import (
-    Failure,
-    JobEvent,
-    JobPage,
-    JobResult,
-    JobSpec,
-    JobState,
-    JobView,
-    Progress,
-)
+from shared.contracts.jobs import Failure, JobEvent, JobPage, JobResult, JobState, JobView, Progress
+from shared.contracts.specs import JobSpec
 from shared.contracts.teachers import TeacherDescription
 
 

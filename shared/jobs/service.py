@@ -6,7 +6,8 @@ import logging
 import secrets
 from collections.abc import Sequence
 
-from shared.contracts.jobs import JobEvent, JobPage, JobSpec, JobState, JobView
+from shared.contracts.jobs import JobEvent, JobPage, JobState, JobView
+from shared.contracts.specs import JobSpec
 from shared.errors import JobStoreUnavailable
 from shared.jobs.checks import check
 from shared.jobs.ports import Catalogue, Dispatcher, JobStore

@@ -16,7 +16,7 @@ from shared.artefacts.files import canonical_json, digest_of
 from shared.artefacts.tensors import Array
 from shared.contracts.base import Classes, Contract, Digest, Name, Temperature
 from shared.contracts.images import Preprocessing
-from shared.contracts.jobs import TransferSetSpec
+from shared.contracts.training import TransferSetSpec
 
 TRANSFER_SET_FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"

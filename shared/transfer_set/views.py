@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.contracts.jobs import TransferSetSpec
+from shared.contracts.training import TransferSetSpec
 
 
 def view_shifts(spec: TransferSetSpec, rows: int, view: int) -> NDArray[np.int8]:

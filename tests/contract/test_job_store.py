@@ -8,15 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.adapters.redis_jobs import RedisJobStore
-from shared.contracts.jobs import (
-    Failure,
-    JobEventKind,
-    JobResult,
-    JobSpec,
-    JobState,
-    Progress,
-    Stage,
-)
+from shared.contracts.jobs import Failure, JobEventKind, JobResult, JobState, Progress, Stage
+from shared.contracts.specs import JobSpec
 from shared.errors import IdempotencyConflict, JobAlreadyFinal, JobNotFound, LeaseLost
 from shared.jobs.memory_store import MemoryJobStore
 from shared.jobs.ports import Grant, JobStore

@@ -11,20 +11,10 @@ from shared.adapters.redis_jobs import RedisJobStore
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.evaluation import Verdict
-from shared.contracts.jobs import (
-    FINAL_STATES,
-    Budget,
-    DistillationSpec,
-    JobSpec,
-    JobState,
-    JobView,
-    Objective,
-    Regularisation,
-    StudentSpec,
-    TeacherSpec,
-    TransferSetSpec,
-)
+from shared.contracts.jobs import FINAL_STATES, JobState, JobView
 from shared.contracts.reports import DistillationReport
+from shared.contracts.specs import DistillationSpec, JobSpec, TeacherSpec
+from shared.contracts.training import Budget, Objective, Regularisation, StudentSpec, TransferSetSpec
 from shared.jobs.service import new_job_id
 from tests.support.teachers import teacher_process
 from tests.support.worker_process import WorkerProcess, eventually

@@ -14,7 +14,8 @@ import pytest
 
 from shared.adapters.dispatch import CeleryDispatcher
 from shared.adapters.redis_jobs import RedisJobStore
-from shared.contracts.jobs import FINAL_STATES, Budget, JobEventKind, JobState, JobView
+from shared.contracts.jobs import FINAL_STATES, JobEventKind, JobState, JobView
+from shared.contracts.training import Budget
 from shared.jobs.service import new_job_id
 from tests.support.jobs import teacher_spec
 from tests.support.redis_server import RedisServer

@@ -4,7 +4,7 @@ import torch
 
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.jobs import Budget, Objective, Regularisation
+from shared.contracts.training import Budget, Objective, Regularisation
 from shared.distillation.cohort import HARD_LABELS, Net
 from shared.distillation.examples import Examples
 

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from shared.contracts.architectures import Mlp
 from shared.contracts.datasets import DatasetManifest, DatasetView, SplitCounts
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.jobs import Budget, DistillationSpec, TeacherSpec
+from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.teachers import TeacherDescription
+from shared.contracts.training import Budget
 from shared.errors import DatasetNotFound, JobStoreUnavailable, TeacherNotFound
 
 DIGITS = tuple(str(digit) for digit in range(10))

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from shared.contracts.architectures import Mlp
 from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.jobs import Objective
 from shared.contracts.students import BundleFile, StudentCard
+from shared.contracts.training import Objective
 
 DIGITS = tuple(str(digit) for digit in range(10))
 DIGIT_INPUT = ImageInput(height=28, width=28, channels=1)

@@ -12,8 +12,9 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.state import GatewayDep, JobsDep
 from shared.adapters.web.problems import documented
-from shared.contracts.jobs import JobPage, JobSpec, JobState, JobView
+from shared.contracts.jobs import JobPage, JobState, JobView
 from shared.contracts.reports import DistillationReport, TeacherReport
+from shared.contracts.specs import JobSpec
 from shared.errors import (
     BodyTooLarge,
     ClassMismatch,

@@ -12,8 +12,9 @@ from services.worker.stages.context import JobContext
 from shared.artefacts.files import sha256_file
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.images import Preprocessing
-from shared.contracts.jobs import DistillationSpec, Stage
+from shared.contracts.jobs import Stage
 from shared.contracts.reports import DistillationReport
+from shared.contracts.specs import DistillationSpec
 from shared.contracts.students import BundleFile, Latency, StudentCard
 from shared.distillation.cohort import TrainedNet
 from shared.distillation.export import export_onnx, measure_latency, parity

@@ -4,7 +4,8 @@ import torch
 
 from services.worker.stages.context import JobContext
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetManifest, DatasetView
-from shared.contracts.jobs import DistillationSpec, Stage, TeacherSpec
+from shared.contracts.jobs import Stage
+from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.datasets.builtin import ensure
 from shared.errors import DeviceMissing

@@ -15,8 +15,9 @@ from shared.artefacts.files import digest_of
 from shared.contracts.architectures import Architecture
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.images import Preprocessing
-from shared.contracts.jobs import Budget, Regularisation, Stage
+from shared.contracts.jobs import Stage
 from shared.contracts.reports import Cost
+from shared.contracts.training import Budget, Regularisation
 from shared.distillation.cohort import Net, train_cohort
 from shared.distillation.examples import Examples
 from shared.models.registry import torch_device

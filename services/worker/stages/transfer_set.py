@@ -12,7 +12,8 @@ from services.worker.stages import outcomes
 from services.worker.stages.context import JobContext, seconds_of
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetManifest
-from shared.contracts.jobs import DistillationSpec, Stage
+from shared.contracts.jobs import Stage
+from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.distillation.examples import Examples
 from shared.models.ensemble import tempers

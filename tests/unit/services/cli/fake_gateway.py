@@ -14,8 +14,6 @@ from shared.contracts.datasets import DatasetList, DatasetView
 from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.jobs import (
-    Budget,
-    DistillationSpec,
     Failure,
     JobEvent,
     JobEventKind,
@@ -25,13 +23,14 @@ from shared.contracts.jobs import (
     JobView,
     Progress,
     Stage,
-    TeacherSpec,
 )
 from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
 from shared.contracts.problems import PROBLEM_MEDIA_TYPE, Problem
 from shared.contracts.reports import Cost, DistillationReport, TeacherReport
+from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.students import LiveStudent, StudentList, StudentView
 from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
+from shared.contracts.training import Budget
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 DIGEST = "ab" * 32

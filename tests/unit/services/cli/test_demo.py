@@ -14,7 +14,8 @@ from services.cli.demo import RECIPES, choose_dataset, run_demo
 from services.cli.digit import held_out_digit
 from services.cli.errors import CommandFailed, JobNotSucceeded
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetView
-from shared.contracts.jobs import DistillationSpec, JobState, TeacherSpec
+from shared.contracts.jobs import JobState
+from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.datasets.builtin import load_builtin
 from tests.unit.services.cli.fake_gateway import VERSION, FakeGateway
 

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from services.cli.watch import display, duration, stages_of
-from shared.contracts.jobs import JobState, JobView, TeacherSpec
+from shared.contracts.jobs import JobState, JobView
+from shared.contracts.specs import TeacherSpec
 from tests.unit.services.cli.fake_gateway import NOON, SPEC, job_events
 
 JOB = JobView(id="j-0", state=JobState.RUNNING, spec=SPEC, created_at=NOON)

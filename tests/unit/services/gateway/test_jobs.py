@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from shared.contracts.jobs import JobResult, JobView, TeacherSpec
+from shared.contracts.jobs import JobResult, JobView
+from shared.contracts.specs import TeacherSpec
 from shared.errors import JobStoreUnavailable
 from tests.support.gateway_in_process import refused
 from tests.support.teachers_at_rest import publish_teacher

@@ -10,7 +10,7 @@ import pytest
 
 from services.worker.child import TrainingProcess, cause_of_death
 from services.worker.protocol import EXIT_FAILED, EXIT_STOPPED, ChildMessage, ChildOrder
-from shared.contracts.jobs import Budget
+from shared.contracts.training import Budget
 from tests.support.jobs import teacher_spec
 
 pytestmark = pytest.mark.integration

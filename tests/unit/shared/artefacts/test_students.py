@@ -13,8 +13,8 @@ from shared.artefacts.students import StudentStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.evaluation import Comparison, Evaluation, Verdict
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.jobs import Objective
 from shared.contracts.students import BundleFile, StudentCard
+from shared.contracts.training import Objective
 from shared.errors import Corrupt, FileNotInBundle, NothingToRollBack, StudentNotFound
 
 BIRTH = datetime(2026, 1, 1, tzinfo=UTC)

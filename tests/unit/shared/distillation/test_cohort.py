@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from shared.contracts.jobs import Budget, Objective, Regularisation
+from shared.contracts.training import Budget, Objective, Regularisation
 from shared.distillation.cohort import Net, train_cohort
 from shared.distillation.examples import Examples
 from shared.distillation.inference import net_logits

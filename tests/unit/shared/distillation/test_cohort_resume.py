@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from shared.contracts.jobs import Budget
+from shared.contracts.training import Budget
 from shared.distillation.cohort import TrainingStopped, train_cohort
 from tests.support.cohorts import (
     ARCHITECTURE,

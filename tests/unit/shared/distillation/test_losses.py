@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.contracts.jobs import Objective
+from shared.contracts.training import Objective
 from shared.distillation.losses import UNLABELLED, hard_label_loss, objective_loss, soft_target_loss
 from shared.errors import InvalidTemperature
 

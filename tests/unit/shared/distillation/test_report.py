@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from shared.contracts.evaluation import Verdict
-from shared.contracts.jobs import DistillationSpec, TeacherSpec
 from shared.contracts.reports import Cost, DistillationReport, EpochPoint, TeacherReport, TrainingCurve
+from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.students import Latency
 from shared.distillation.evaluation import evaluate
 from shared.distillation.report import markdown, verdict_sentence

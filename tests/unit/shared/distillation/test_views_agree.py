@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.jobs import TransferSetSpec
+from shared.contracts.training import TransferSetSpec
 from shared.distillation.examples import Batches, Examples
 from shared.models.normalise import normalise
 from shared.transfer_set.views import apply_shifts, view_shifts

@@ -2,7 +2,8 @@ import pytest
 
 from shared.contracts.datasets import SplitCounts
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.jobs import JobSpec, StudentSpec
+from shared.contracts.specs import JobSpec
+from shared.contracts.training import StudentSpec
 from shared.errors import (
     ClassMismatch,
     DatasetNotFound,

@@ -7,7 +7,7 @@ import pytest
 
 from shared.artefacts.files import digest_of
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.jobs import TransferSetSpec
+from shared.contracts.training import TransferSetSpec
 from shared.datasets.builtin import DIGITS, load_builtin
 from shared.transfer_set.format import TransferSetInputs, preprocessing_digest
 from shared.transfer_set.writer import TransferSetWriter

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.jobs import TransferSetSpec
+from shared.contracts.training import TransferSetSpec
 from shared.transfer_set.format import Shard, image_digests, preprocessing_digest, row_key
 from tests.unit.shared.transfer_set.conftest import make_inputs
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.contracts.jobs import TransferSetSpec
+from shared.contracts.training import TransferSetSpec
 from shared.transfer_set.views import apply_shifts, view_shifts
 
 SPEC = TransferSetSpec(views=4, jitter_px=2, seed=7)

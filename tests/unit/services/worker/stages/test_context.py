@@ -8,7 +8,8 @@ from services.worker.protocol import ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
 from services.worker.stages.context import JobContext, JobStopped, StageClock, seconds_of
 from shared.artefacts.store import ArtefactStore
-from shared.contracts.jobs import Stage, TeacherSpec
+from shared.contracts.jobs import Stage
+from shared.contracts.specs import TeacherSpec
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ from shared.artefacts.files import write_atomic
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.evaluation import Evaluation
 from shared.contracts.images import Preprocessing
-from shared.contracts.jobs import JobResult, Stage, TeacherSpec
+from shared.contracts.jobs import JobResult, Stage
 from shared.contracts.reports import TeacherReport
+from shared.contracts.specs import TeacherSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.distillation.cohort import Net, TrainedNet
 from shared.distillation.evaluation import evaluate

@@ -29,8 +29,9 @@ from shared.adapters.teacher_client import TeacherClient
 from shared.artefacts.files import write_atomic
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.evaluation import Comparison, Evaluation
-from shared.contracts.jobs import DistillationSpec, JobResult, Stage
+from shared.contracts.jobs import JobResult, Stage
 from shared.contracts.reports import DistillationReport
+from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.distillation.cohort import HARD_LABELS, Net, TrainedNet
 from shared.distillation.evaluation import evaluate

@@ -1,0 +1,1 @@
+"""The kinds of job, a module a kind: its stages in their order, each done once."""

@@ -1,0 +1,20 @@
+"""Which code runs which kind of job."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from services.worker.kinds.distillation import distil
+from services.worker.kinds.teacher import train_teacher
+from services.worker.stages.context import JobContext
+from shared.contracts.jobs import JobResult
+
+RUNNERS: Final[dict[str, Callable[[JobContext, Any], JobResult]]] = {
+    "teacher": train_teacher,
+    "distillation": distil,
+}
+"""By the spec's `kind`; each takes the spec of that kind."""
+
+
+def run(context: JobContext) -> JobResult:
+    """Run the job to its end; every stage that an earlier attempt finished is used as it is."""
+    return RUNNERS[context.order.spec.kind](context, context.order.spec)

@@ -1,0 +1,154 @@
+"""What a training may vary: objective, budget, regularisation, and what the student is shown."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from shared.contracts.architectures import Architecture, Mlp
+from shared.contracts.base import Classes, Contract, Temperature, refuse
+from shared.errors import InvalidWeights
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Budget(Contract):
+    """How long and how fast a net is trained; the same for the student and its untaught twin."""
+
+    epochs: int = Field(default=20, ge=1, le=10_000)
+    batch_size: int = Field(default=128, ge=1, le=65_536)
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0, le=100)
+    """The rate at the start; it falls to 0 along a cosine over the epochs."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of SGD (Nesterov); Adam ignores it."""
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Added to the gradient, times the weight (L2), for both optimisers."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are kept: the best on the validation split (early stopping), or the last."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of products; weights and losses stay float32. bfloat16 is fast on GPUs and on CPUs with AMX."""
+
+
+class Regularisation(Contract):
+    """What keeps a cumbersome net from overfitting (arXiv:1503.02531, section 3)."""
+
+    input_dropout: float = Field(default=0.0, ge=0, lt=1)
+    hidden_dropout: float = Field(default=0.0, ge=0, lt=1)
+    max_norm: float | None = Field(default=None, gt=0)
+    """Largest L2 norm of a hidden unit's incoming weights."""
+    jitter_px: int = Field(default=0, ge=0, le=64)
+    """Each image is shifted by up to this many pixels in each direction, anew each epoch."""
+    flip: bool = False
+    """Each image is mirrored left to right with probability 1/2, anew each epoch."""
+
+
+class Decoupled(Contract):
+    """Decoupled knowledge distillation (Zhao et al. 2022, arXiv:2203.08679, eq. 7)."""
+
+    target_weight: float = Field(default=1.0, ge=0)
+    """Of the KL over "the true class or not" (alpha there)."""
+    non_target_weight: float = Field(default=8.0, ge=0)
+    """Of the KL over the classes but the true one (beta there)."""
+
+
+class Hint(Contract):
+    """A student's layer is led to a teacher's by a learned regressor (FitNets, arXiv:1412.6550, eq. 3)."""
+
+    weight: float = Field(gt=0)
+    student_layer: str
+    teacher_layer: str
+
+
+class AttentionTransfer(Contract):
+    """A student's maps of activation are led to a teacher's (arXiv:1612.03928, eq. 2)."""
+
+    weight: float = Field(gt=0)
+    layers: tuple[tuple[str, str], ...] = Field(min_length=1, max_length=16)
+    """Pairs of a student's and a teacher's layer."""
+
+
+class Objective(Contract):
+    """What the student minimises: a weighted sum of terms. Weights of 0 switch terms off.
+
+    By default soft targets at T (T² times the mean KL), plus hard labels at T = 1; arXiv:1503.02531,
+    section 2.
+    """
+
+    temperature: Temperature = 20.0
+    # NaN and infinity pass the field so that the validator below refuses them by their own code.
+    soft_weight: float = Field(default=1.0, allow_inf_nan=True)
+    hard_weight: float = Field(default=0.0, allow_inf_nan=True)
+    logit_weight: float = Field(default=0.0, ge=0)
+    """Of half the squared difference of zero-mean logits, mean over classes (Buciluă et al. 2006)."""
+    decoupled: Decoupled | None = None
+    """In place of, or beside, the soft term, at the same T; needs hard labels and more than two classes."""
+    standardise: bool = False
+    """Logits are z-scored a row before they are softened (Sun et al. 2024, arXiv:2403.01427)."""
+    alternate: bool = False
+    """Even steps take the terms of the teacher, odd steps the hard labels, each with its own weight."""
+    hint: Hint | None = None
+    attention: AttentionTransfer | None = None
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a term looks into the teacher's layers, so that the worker has to load the teacher."""
+        return self.hint is not None or self.attention is not None
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether a term needs what the teacher said of each image."""
+        return self.soft_weight > 0 or self.logit_weight > 0 or self.decoupled is not None
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a term needs the true classes."""
+        return self.hard_weight > 0 or self.decoupled is not None
+
+    @model_validator(mode="after")
+    def _weights_make_sense(self) -> "Objective":
+        weights = (self.soft_weight, self.hard_weight)
+        finite = all(math.isfinite(w) and w >= 0 for w in weights)
+        if not finite or not (any(weights) or self.needs_logits or self.needs_features):
+            raise refuse(InvalidWeights(*weights))
+        return self
+
+
+class TransferSetSpec(Contract):
+    """On which views of which training images the teacher is asked. View 0 is always the image as it is."""
+
+    views: int = Field(default=1, ge=1, le=1000)
+    jitter_px: int = Field(default=0, ge=0, le=64)
+    flip: bool = False
+    """Views but the first are mirrored left to right with probability 1/2."""
+    seed: Seed = 0
+    omit: tuple[str, ...] = ()
+    """Classes whose images are left out."""
+    only: tuple[str, ...] = ()
+    """Classes whose images alone are taken; empty takes all."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Of the images, drawn a class at a time where they are labelled."""
+    label_share: float = Field(default=1.0, ge=0, le=1)
+    """Of the images taken, those whose hard label may be used; the rest pass as unlabelled."""
+
+
+class BiasRepair(Contract):
+    """Class biases found after training, so that the mean softmax mass matches the classes' shares.
+
+    A student that never saw a class has learned that it never comes (arXiv:1503.02531, section 3). Test
+    labels are not used.
+    """
+
+    source: Literal["unlabelled", "validation"] = "unlabelled"
+    """Where the mass is taken: all training images without their labels, or the validation split."""
+    prior: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
+    """Share of each class. None is equal shares for `unlabelled`, the labels' shares for `validation`."""
+
+
+class StudentSpec(Contract):
+    """The net to be taught. Where `classes` is given, it must equal the teacher's."""
+
+    network: Architecture = Mlp(hidden_units=(800, 800))
+    classes: Classes | None = None
+    regularisation: Regularisation = Regularisation()
+    """Of student and untaught twin; the student's jitter and flips come from the transfer set's views."""
