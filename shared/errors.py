@@ -109,6 +109,58 @@ class LabelsMissing(InvalidRequest):
         self.dataset = dataset
 
 
+class MadeByAnotherJob(InvalidRequest):
+    """A job of a kind that only other jobs make, as their children."""
+
+    def __init__(self, kind: str, parent_kind: str) -> None:
+        super().__init__(
+            f"jobs of kind {kind!r} are made by jobs of kind {parent_kind!r}",
+            remedy=f"Submit a job of kind {parent_kind!r}.",
+        )
+        self.kind = kind
+
+
+class UnknownClass(InvalidRequest):
+    """Classes are named that the dataset does not have."""
+
+    def __init__(self, asked_by: str, unknown: tuple[str, ...], known: tuple[str, ...]) -> None:
+        names = ", ".join(repr(name) for name in unknown[:12])
+        super().__init__(f"{asked_by} names classes that do not exist: {names}")
+        self.remedy = f"The classes are: {_shorten(known)}."
+        self.unknown = unknown
+        self.known = known
+
+
+class OmitAndOnly(InvalidRequest):
+    """A transfer set is to leave classes out and to take classes alone, at the same time."""
+
+    remedy = "Give `omit` (all classes but these) or `only` (these alone)."
+
+    def __init__(self, omit: tuple[str, ...], only: tuple[str, ...]) -> None:
+        super().__init__(
+            f"a transfer set takes `omit` or `only`, got both: omit {_shorten(omit)}, only {_shorten(only)}"
+        )
+        self.omit = omit
+        self.only = only
+
+
+class EmptyTransferSet(InvalidRequest):
+    """Nothing is left of a transfer set after what was to be left out."""
+
+    remedy = "Omit fewer classes, or take a larger share."
+
+
+class NoLabelsLeft(InvalidRequest):
+    """So small a share of the labels may be used that none is left, and something needs one."""
+
+    remedy = "Give a larger label_share."
+
+    def __init__(self, label_share: float, rows: int, needed_for: str) -> None:
+        super().__init__(f"label_share {label_share:g} of {rows:,} images leaves no label for {needed_for}")
+        self.label_share = label_share
+        self.rows = rows
+
+
 # --- what was sent is broken -------------------------------------------------------------------------------
 
 
@@ -409,6 +461,14 @@ class Diverged(JobFailed):
     def __init__(self, epoch: int, loss: float) -> None:
         super().__init__(f"the loss is {loss} in epoch {epoch}")
         self.epoch = epoch
+
+
+class ChildFailed(JobFailed):
+    """A child job did not succeed, so its parent cannot. `reason` says how it ended."""
+
+    def __init__(self, job_id: str, kind: str, reason: str, remedy: str) -> None:
+        super().__init__(f"child job {job_id!r} of kind {kind!r} {reason}", remedy=remedy)
+        self.job_id = job_id
 
 
 class DeviceMissing(JobFailed):

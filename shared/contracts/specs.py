@@ -1,6 +1,6 @@
 """What a job may ask for, a contract a kind; those below the line are made by other jobs as children."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -277,3 +277,10 @@ JobKind = Literal[
     "codistillation_member",
     "sweep_trials",
 ]
+
+MADE_BY: Final[dict[str, str]] = {
+    "specialist": "specialists",
+    "codistillation_member": "codistillation",
+    "sweep_trials": "sweep",
+}
+"""The kinds that nobody submits, and the kind of job that makes each as its children."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from shared.contracts.jobs import JobEvent, JobPage, JobState, JobView
 from shared.contracts.specs import JobSpec
 from shared.errors import JobStoreUnavailable
-from shared.jobs.checks import check
+from shared.jobs.checks import check_submitted
 from shared.jobs.ports import Catalogue, Dispatcher, JobStore
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class JobService:
         Once this returns the job will reach a final state, even where no worker could be woken: the record is
         the truth, the message a hint, and the reconciler sends it again.
         """
-        check(spec, self._catalogue)
+        check_submitted(spec, self._catalogue)
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         job, created = self._store.submit(new_job_id(), spec, idempotency_key, digest)
         if created:

@@ -5,10 +5,20 @@ from shared.contracts.jobs import JobState
 ARROWS: dict[JobState, frozenset[JobState]] = {
     # To a worker; or cancelled, or given up because its attempts are spent, before a worker took it.
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
-    # To its end; back to the queue when its worker stops; to another worker when its lease lapsed.
+    # To its end; back to the queue when its worker stops; to another worker when its lease lapsed; to wait
+    # for the child jobs that it made.
     JobState.RUNNING: frozenset(
-        {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED, JobState.RUNNING}
+        {
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.CANCELLED,
+            JobState.QUEUED,
+            JobState.RUNNING,
+            JobState.WAITING,
+        }
     ),
+    # Back to the queue with the end of its last child; or cancelled, its children with it.
+    JobState.WAITING: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),

@@ -1,8 +1,20 @@
+from typing import get_args
+
 import pytest
 
 from shared.contracts.datasets import SplitCounts
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.specs import JobSpec
+from shared.contracts.specs import (
+    MADE_BY,
+    CodistillationSpec,
+    JobKind,
+    JobSpec,
+    MutualSpec,
+    SelfDistillationSpec,
+    SpecialistSpec,
+    SpecialistsSpec,
+    SweepSpec,
+)
 from shared.contracts.training import StudentSpec
 from shared.errors import (
     ClassMismatch,
@@ -11,9 +23,10 @@ from shared.errors import (
     InputMismatch,
     InvalidDataset,
     LabelsMissing,
+    MadeByAnotherJob,
     TeacherNotFound,
 )
-from shared.jobs.checks import check
+from shared.jobs.checks import CHECKS, check, check_submitted
 from tests.support.jobs import (
     DIGITS,
     KnownThings,
@@ -25,14 +38,25 @@ from tests.support.jobs import (
 )
 
 BACKWARDS = DIGITS[::-1]
+SPECS: list[JobSpec] = [
+    teacher_spec(),
+    distillation_spec(),
+    SelfDistillationSpec(name="self", dataset="digits"),
+    MutualSpec(name="cohort", dataset="digits"),
+    CodistillationSpec(name="cohort", dataset="digits"),
+    SpecialistsSpec(name="experts", dataset="digits", generalist="big"),
+    SweepSpec(name="sweep", dataset="digits", teacher="big"),
+]
+"""One of each kind that can be submitted."""
+TAUGHT = [spec for spec in SPECS if spec.kind in ("distillation", "specialists", "sweep")]
 
 
-@pytest.mark.parametrize("spec", [teacher_spec(), distillation_spec()])
+@pytest.mark.parametrize("spec", SPECS)
 def test_a_job_that_fits_passes(spec: JobSpec) -> None:
     check(spec, KnownThings())
 
 
-@pytest.mark.parametrize("spec", [teacher_spec(), distillation_spec()])
+@pytest.mark.parametrize("spec", SPECS)
 def test_a_built_in_dataset_that_was_never_used_passes_until_the_worker_has_made_it(spec: JobSpec) -> None:
     check(spec, KnownThings(dataset_view(None, builtin=True)))
 
@@ -43,6 +67,8 @@ def test_a_built_in_dataset_that_was_never_used_passes_until_the_worker_has_made
         (teacher_spec(dataset="no"), DatasetNotFound),
         (distillation_spec(dataset="no"), DatasetNotFound),
         (distillation_spec(teacher="no"), TeacherNotFound),
+        (SpecialistsSpec(name="experts", dataset="digits", generalist="no"), TeacherNotFound),
+        (SweepSpec(name="sweep", dataset="digits", teacher="no"), TeacherNotFound),
         (distillation_spec(student=StudentSpec(classes=BACKWARDS)), ClassMismatch),
     ],
 )
@@ -66,29 +92,48 @@ def test_a_built_in_dataset_whose_files_are_missing_is_refused_with_where_they_b
     assert "MNIST, from the idx files" in refusal.value.remedy
 
 
-def test_a_dataset_of_other_classes_or_another_order_than_the_teachers_is_refused() -> None:
+@pytest.mark.parametrize("spec", TAUGHT)
+def test_a_dataset_of_other_classes_or_another_order_than_the_teachers_is_refused(spec: JobSpec) -> None:
     for classes in (BACKWARDS, ("cat", "dog")):
         dataset = dataset_view(dataset_manifest(classes=classes))
         with pytest.raises(ClassMismatch, match="dataset 'digits' has"):
-            check(distillation_spec(), KnownThings(dataset))
+            check(spec, KnownThings(dataset))
 
 
-def test_images_of_another_size_than_the_teacher_takes_are_refused_with_both_sizes() -> None:
+@pytest.mark.parametrize("spec", TAUGHT)
+def test_images_of_another_size_than_the_teacher_takes_are_refused_with_both_sizes(spec: JobSpec) -> None:
     wide = Preprocessing(input=ImageInput(height=32, width=32, channels=3), mean=(0,) * 3, std=(1,) * 3)
     with pytest.raises(InputMismatch, match=r"28 x 28 x 1, .* takes 32 x 32 x 3"):
-        check(distillation_spec(), KnownThings(teacher=teacher_description(preprocessing=wide)))
+        check(spec, KnownThings(teacher=teacher_description(preprocessing=wide)))
 
 
-@pytest.mark.parametrize("spec", [teacher_spec(), distillation_spec()])
+@pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("changes", [{"labelled": False}, {"labelled": False, "classes": ()}])
 def test_images_without_labels_are_refused(spec: JobSpec, changes: dict[str, object]) -> None:
     with pytest.raises(LabelsMissing):
         check(spec, KnownThings(dataset_view(dataset_manifest(**changes))))
 
 
-@pytest.mark.parametrize("spec", [teacher_spec(), distillation_spec()])
+@pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("empty", ["validation", "test"])
 def test_a_dataset_without_images_to_decide_or_report_on_is_refused(spec: JobSpec, empty: str) -> None:
     counts = SplitCounts(**{"train": 9, "validation": 1, "test": 1, empty: 0})
     with pytest.raises(InvalidDataset, match=f"no {empty} images"):
         check(spec, KnownThings(dataset_view(dataset_manifest(counts=counts))))
+
+
+def test_every_kind_is_checked_and_every_kind_can_be_submitted_or_is_made_by_one_that_can() -> None:
+    kinds = set(get_args(JobKind))
+    assert set(CHECKS) == kinds
+    assert {spec.kind for spec in SPECS} == kinds - set(MADE_BY)
+    assert set(MADE_BY.values()) <= kinds - set(MADE_BY)
+
+
+def test_a_kind_that_only_jobs_make_is_refused_with_the_kind_to_submit() -> None:
+    child = SpecialistSpec(
+        name="expert", generalist="big", generalist_digest="0" * 64, dataset="digits", classes=("3", "8")
+    )
+    with pytest.raises(MadeByAnotherJob) as refusal:
+        check_submitted(child, KnownThings())
+    assert "'specialists'" in refusal.value.remedy
+    check(child, KnownThings())

@@ -1,0 +1,47 @@
+"""What can be refused before a job costs anything: at submission, and again in the job's check stage.
+
+A module a kind; what several kinds ask is in `common`. A built-in dataset that was never used has no manifest
+yet: what depends on one is checked by the worker, which has made it by then.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from shared.contracts.specs import MADE_BY, JobSpec
+from shared.errors import MadeByAnotherJob
+from shared.jobs.checks import distillation, specialists, sweep, teacher
+from shared.jobs.checks.distillation import check_distillation
+from shared.jobs.checks.teacher import check_teacher
+from shared.jobs.ports import Catalogue
+
+__all__ = ["CHECKS", "check", "check_distillation", "check_submitted", "check_teacher"]
+
+CHECKS: Final[dict[str, Callable[[Any, Catalogue], None]]] = {
+    "teacher": teacher.check,
+    "distillation": distillation.check,
+    "self_distillation": teacher.check,
+    "mutual": teacher.check,
+    "codistillation": teacher.check,
+    "specialists": specialists.check,
+    "sweep": sweep.check,
+    "specialist": teacher.check,
+    "codistillation_member": teacher.check,
+    "sweep_trials": teacher.check,
+}
+"""By the spec's `kind`; each takes the spec of that kind."""
+
+
+def check(spec: JobSpec, catalogue: Catalogue) -> None:
+    """Raise where the job cannot end well; which errors, the kind's module says."""
+    CHECKS[spec.kind](spec, catalogue)
+
+
+def check_submitted(spec: JobSpec, catalogue: Catalogue) -> None:
+    """Raise where the job cannot end well, or is no business of who submits it.
+
+    Raises:
+        MadeByAnotherJob: only jobs of another kind make jobs of this one, as their children.
+    """
+    if spec.kind in MADE_BY:
+        raise MadeByAnotherJob(spec.kind, MADE_BY[spec.kind])
+    check(spec, catalogue)
