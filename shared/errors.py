@@ -67,6 +67,59 @@ class InvalidWeights(InvalidRequest):
         self.hard_weight = hard_weight
 
 
+class DecoupledNeedsClasses(InvalidRequest):
+    """Decoupled distillation of two classes: among "the others" there is one, and nothing to learn."""
+
+    remedy = "Leave `decoupled` out, or use data of three classes or more."
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(f"decoupled distillation needs more than two classes, got {classes}")
+        self.classes = classes
+
+
+class AlternationNeedsBoth(InvalidRequest):
+    """Alternating steps of teacher and labels, and one of the two has no weight."""
+
+    remedy = "Give both a hard weight and a term of the teacher, or leave `alternate` out."
+
+    def __init__(self, lacking: str) -> None:
+        super().__init__(f"teacher and labels are to take turns, and there is no weight for {lacking}")
+        self.lacking = lacking
+
+
+class LayersDoNotJoin(InvalidRequest):
+    """A student's layer is to be led to a teacher's of a shape that no regressor bridges."""
+
+    remedy = "Name layers of the same number of rows and columns, or of none."
+
+    def __init__(
+        self,
+        student_layer: str,
+        student_shape: tuple[int, ...],
+        teacher_layer: str,
+        teacher_shape: tuple[int, ...],
+    ) -> None:
+        super().__init__(
+            f"the student's layer {student_layer!r} of shape {_shape(student_shape)} cannot be joined to the "
+            f"teacher's {teacher_layer!r} of shape {_shape(teacher_shape)}"
+        )
+        self.student_shape = student_shape
+        self.teacher_shape = teacher_shape
+
+
+class TeacherNotLoadable(InvalidRequest):
+    """An objective looks into the teacher's layers, and the worker cannot run this teacher itself."""
+
+    remedy = "Name a teacher of one net that was trained or stored here, or leave hints and attention out."
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"hints and attention need the layers of teacher {name!r}, which the worker would have to load: "
+            f"{reason}"
+        )
+        self.name = name
+
+
 class UnknownArchitecture(InvalidRequest):
     """An architecture that is not registered."""
 
@@ -76,6 +129,18 @@ class UnknownArchitecture(InvalidRequest):
             remedy=f"Use one of: {', '.join(known)}.",
         )
         self.architecture = architecture
+
+
+class UnknownLayer(InvalidRequest):
+    """A layer that a net does not have."""
+
+    def __init__(self, layer: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the net has no layer {layer!r}",
+            remedy=f"Use one of: {', '.join(known)}." if known else "This net names no layers.",
+        )
+        self.layer = layer
+        self.known = known
 
 
 class ClassMismatch(InvalidRequest):
@@ -159,6 +224,16 @@ class NoLabelsLeft(InvalidRequest):
         super().__init__(f"label_share {label_share:g} of {rows:,} images leaves no label for {needed_for}")
         self.label_share = label_share
         self.rows = rows
+
+
+class TooManyChildren(InvalidRequest):
+    """A job that would have to make more child jobs than one may."""
+
+    remedy = "Ask for fewer sets, networks, members or seeds."
+
+    def __init__(self, asked: int, most: int) -> None:
+        super().__init__(f"the job would make {asked:,} child jobs; one may make {most:,}")
+        self.asked = asked
 
 
 # --- what was sent is broken -------------------------------------------------------------------------------
@@ -458,9 +533,11 @@ class Diverged(JobFailed):
 
     remedy = "Lower the learning rate."
 
-    def __init__(self, epoch: int, loss: float) -> None:
-        super().__init__(f"the loss is {loss} in epoch {epoch}")
+    def __init__(self, epoch: int, loss: float, step: int | None = None) -> None:
+        where = f"epoch {epoch}" if step is None else f"step {step} of epoch {epoch}"
+        super().__init__(f"the loss is {loss} in {where}; the last good checkpoint is kept")
         self.epoch = epoch
+        self.step = step
 
 
 class ChildFailed(JobFailed):
@@ -519,6 +596,10 @@ class WorkerDied(JobFailed):
     def __init__(self, attempts: int, reason: str) -> None:
         super().__init__(f"the job was given up after {attempts} attempts: {reason}")
         self.attempts = attempts
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _shorten(classes: tuple[str, ...], most: int = 12) -> str:

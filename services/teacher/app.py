@@ -18,7 +18,7 @@ from services.teacher.settings import TeacherSettings
 from shared.adapters.web import openapi, problems
 from shared.adapters.web.boundary import Boundary
 from shared.artefacts.store import ArtefactStore
-from shared.models.registry import torch_device
+from shared.models.devices import torch_device
 from shared.settings import load
 
 log = logging.getLogger(__name__)

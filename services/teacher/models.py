@@ -14,7 +14,7 @@ from shared.contracts.teachers import TeacherDescription
 from shared.errors import Corrupt, TeacherAnswerInvalid, TeacherChanged, TeacherNotFound
 from shared.models.checkpoints import from_arrays
 from shared.models.ensemble import StackedEnsemble
-from shared.models.registry import build
+from shared.models.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -114,11 +114,9 @@ class Teachers:
 
 def _check_tensors(description: TeacherDescription, tensors: dict[str, Tensor]) -> None:
     """Compare names, shapes and kind of number with the net that the description names."""
-    with torch.device("meta"):  # shapes without numbers
-        net = build(description.architecture, description.preprocessing.input, len(description.classes))
+    network = Network(description.architecture, description.preprocessing.input, len(description.classes))
     expected = {
-        name: (torch.float32, (description.members, *parameter.shape))
-        for name, parameter in net.state_dict().items()
+        name: (torch.float32, (description.members, *shape)) for name, shape in network.shapes.items()
     }
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     if found != expected:

@@ -53,7 +53,7 @@ class TrainedNet:
     Attributes:
         arm: as asked.
         seed: as asked.
-        tensors: float32 in main memory, named as in `shared.models.registry.build`.
+        tensors: float32 in main memory, named as in `shared.models.network.Network`.
         best_epoch: counted from 1.
         validation_accuracy: in the best epoch; None without a validation split.
         curve: every epoch, for the report.

@@ -6,17 +6,16 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from shared.contracts.architectures import Architecture
 from shared.contracts.images import Preprocessing
 from shared.models.checkpoints import stack
+from shared.models.network import Network
 from shared.models.normalise import normalise
-from shared.models.registry import stacked_logits
 
 _ROWS = 1024
 
 
 def net_logits(
-    architecture: Architecture,
+    network: Network,
     tensors: Mapping[str, Tensor],
     images: UInt8[Tensor, "rows height width channels"],
     preprocessing: Preprocessing,
@@ -25,7 +24,7 @@ def net_logits(
     stacked = stack([tensors])
     with torch.inference_mode():
         parts = [
-            stacked_logits(architecture, stacked, normalise(part, preprocessing).unsqueeze(0)).squeeze(0)
+            network.logits(stacked, normalise(part, preprocessing).unsqueeze(0)).squeeze(0)
             for part in torch.split(images, _ROWS)
         ]
     return torch.cat(parts)

@@ -14,8 +14,8 @@ from shared.distillation.examples import Batch
 from shared.distillation.losses import hard_label_loss, objective_loss
 from shared.errors import Diverged
 from shared.models.checkpoints import stack
+from shared.models.network import Network
 from shared.models.normalise import normalise
-from shared.models.registry import dropout_units, hidden_weights, initial_parameters, stacked_logits
 from shared.models.seeds import mixed_seed
 
 _VALIDATION_ROWS = 2000
@@ -54,19 +54,23 @@ class NetStack:
     ) -> None:
         self.seeds = tuple(seeds)
         self.device = device
-        self._architecture = architecture
         self._objectives = _indices_by_objective(objectives, device)
         self._preprocessing = preprocessing
         self._regularisation = regularisation
         self._bf16 = bf16
-        image = preprocessing.input
-        first = stack([initial_parameters(architecture, image, classes, seed) for seed in seeds])
-        self.weights = {name: tensor.to(device).requires_grad_() for name, tensor in first.items()}
-        self.best = {name: tensor.detach().clone() for name, tensor in self.weights.items()}
+        self._network = Network(architecture, preprocessing.input, classes)
+        first = stack([self._network.initial(seed) for seed in seeds])
+        self.tensors = {name: tensor.to(device) for name, tensor in first.items()}
+        self.weights = {
+            name: tensor.requires_grad_()
+            for name, tensor in self.tensors.items()
+            if name in self._network.trainable
+        }
+        self.best = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
         self.loss_sum = torch.zeros(len(seeds), dtype=torch.float64, device=device)
         self._optimizer = _optimizer(list(self.weights.values()), budget)
-        self._units = dropout_units(architecture, image, classes)
-        self._limited = [self.weights[name] for name in hidden_weights(architecture)]
+        self._units = self._network.dropout_units
+        self._limited = [self.weights[name] for name in self._network.max_norm_weights]
         # One generator a net, seeded anew for each step: no state to carry over a checkpoint.
         self._generator = torch.Generator(device=device)
 
@@ -79,7 +83,7 @@ class NetStack:
         """
         keep = self._dropout(batch.images.shape[1], epoch, step)
         with self._products():
-            logits = stacked_logits(self._architecture, self.weights, batch.images, keep)
+            logits = self._network.logits(self.tensors, batch.images, keep, training=True)
         losses = self._losses(logits.float(), batch)
         self.loss_sum += losses.detach() * batch.images.shape[1]
         if self.device.type == "cpu" and not bool(losses.isfinite().all()):
@@ -104,9 +108,7 @@ class NetStack:
                 truth = labels[start : start + _VALIDATION_ROWS].expand(nets, -1)
                 batch = normalise(images[start : start + _VALIDATION_ROWS], self._preprocessing)
                 with self._products():
-                    logits = stacked_logits(
-                        self._architecture, self.weights, batch.expand(nets, *batch.shape)
-                    ).float()
+                    logits = self._network.logits(self.tensors, batch.expand(nets, *batch.shape)).float()
                 right += (logits.argmax(-1) == truth).sum(-1)
                 nats += hard_label_loss(logits, truth) * truth.shape[1]
         return right / len(labels), nats / len(labels)
@@ -116,15 +118,16 @@ class NetStack:
         with torch.no_grad():
             for net, is_better in enumerate(better):
                 if is_better:
-                    for name, weight in self.weights.items():
-                        self.best[name][net].copy_(weight[net])
+                    for name, tensor in self.tensors.items():
+                        self.best[name][net].copy_(tensor[net])
 
     def state(self) -> dict[str, Tensor]:
         """Return all that training goes on from, each tensor with a leading dimension of nets."""
         tensors = {"loss_sum": self.loss_sum}
-        for name, weight in self.weights.items():
-            tensors[f"weights/{name}"] = weight.detach()
+        for name, tensor in self.tensors.items():
+            tensors[f"tensors/{name}"] = tensor.detach()
             tensors[f"best/{name}"] = self.best[name]
+        for name, weight in self.weights.items():
             for key, value in self._optimizer.state[weight].items():
                 if isinstance(value, Tensor) and value.shape == weight.shape:
                     tensors[f"optimizer/{key}/{name}"] = value
@@ -135,9 +138,10 @@ class NetStack:
         self.loss_sum.copy_(tensors["loss_sum"])
         slots: dict[int, dict[str, Tensor]] = {}
         with torch.no_grad():
-            for index, (name, weight) in enumerate(self.weights.items()):
-                weight.copy_(tensors[f"weights/{name}"])
+            for name, tensor in self.tensors.items():
+                tensor.copy_(tensors[f"tensors/{name}"])
                 self.best[name].copy_(tensors[f"best/{name}"])
+            for index, name in enumerate(self.weights):
                 of_weight = {
                     key.split("/")[1]: value.clone()
                     for key, value in tensors.items()
@@ -198,7 +202,8 @@ class NetStack:
             return
         with torch.no_grad():
             for weight in self._limited:
-                norms = torch.linalg.vector_norm(weight, dim=-1, keepdim=True)
+                incoming = tuple(range(2, weight.dim()))
+                norms = torch.linalg.vector_norm(weight, dim=incoming, keepdim=True)
                 weight.mul_((largest / norms.clamp_min(1e-12)).clamp_max_(1.0))
 
     def _products(self) -> contextlib.AbstractContextManager[object]:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from shared.contracts.teachers import TeacherDescription
 from shared.errors import InputMismatch, InvalidTemperature
+from shared.models.network import Network
 from shared.models.normalise import normalise
-from shared.models.registry import stacked_logits
 
 Merge = Literal["geometric", "arithmetic"]
 
@@ -68,6 +68,9 @@ class StackedEnsemble:
         self.description = description
         self.device = torch.device(device)
         self.bf16 = bf16
+        self._network = Network(
+            description.architecture, description.preprocessing.input, len(description.classes)
+        )
         self._tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
     @property
@@ -95,7 +98,7 @@ class StackedEnsemble:
         ):
             batch = normalise(images.to(self.device), self.description.preprocessing)
             stacked = batch.expand(self.description.members, *batch.shape)
-            return stacked_logits(self.description.architecture, self._tensors, stacked)
+            return self._network.logits(self._tensors, stacked)
 
     def softened_logits(
         self, images: UInt8[Tensor, "batch height width channels"], *, temperature: float

@@ -38,7 +38,7 @@ from shared.distillation.evaluation import evaluate
 from shared.distillation.inference import net_logits
 from shared.distillation.report import markdown
 from shared.distillation.verdict import compare
-from shared.models.registry import count_parameters
+from shared.models.network import Network
 
 _TEACHER_TIMINGS = 20
 
@@ -109,7 +109,7 @@ def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
         transfer_set_digest=transfer_set.digest,
         student_version=version,
         teacher_parameters=_teacher_parameters(context, teacher),
-        student_parameters=count_parameters(served.tensors),
+        student_parameters=Network(spec.student.network, manifest.input, len(manifest.classes)).parameters,
         teacher=outcome.teacher,
         taught=outcome.taught,
         untaught=outcome.untaught,
@@ -157,10 +157,11 @@ def _evaluate(
     teacher_logits = torch.from_numpy(_ask_all(client, teacher, test.images, context))
     teacher_classes = teacher_logits.argmax(-1)
     preprocessing = preprocessing_of(manifest)
+    network = Network(spec.student.network, manifest.input, len(manifest.classes))
     logits: dict[tuple[str, int], torch.Tensor] = {}
     for done, net in enumerate(nets, start=1):
         context.progress(Stage.EVALUATE, done, steps, "nets")
-        logits[net.arm, net.seed] = net_logits(spec.student.network, net.tensors, images, preprocessing)
+        logits[net.arm, net.seed] = net_logits(network, net.tensors, images, preprocessing)
 
     def correct(arm: str) -> NDArray[np.bool_]:
         right = [logits[arm, seed].argmax(-1) == labels for seed in spec.seeds]

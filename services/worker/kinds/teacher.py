@@ -33,7 +33,7 @@ from shared.distillation.inference import net_logits
 from shared.distillation.report import markdown
 from shared.models.checkpoints import stack, to_arrays
 from shared.models.ensemble import merge_logits
-from shared.models.registry import count_parameters
+from shared.models.network import Network
 
 
 def train_teacher(context: JobContext, spec: TeacherSpec) -> JobResult:
@@ -68,13 +68,14 @@ def train_teacher(context: JobContext, spec: TeacherSpec) -> JobResult:
     context.progress(Stage.EXPORT, 1, 1, "files")
 
     context.progress(Stage.REPORT, 0, 1, "files")
+    network = Network(spec.architecture, manifest.input, len(manifest.classes))
     report = TeacherReport(
         job_id=context.job_id,
         created_at=datetime.now(UTC),
         spec=spec,
         dataset_digest=manifest.digest,
         teacher_digest=teacher.digest,
-        parameters=sum(count_parameters(member.tensors) for member in members),
+        parameters=len(members) * network.parameters,
         evaluation=evaluation,
         curves=tuple(member.curve for member in members),
         cost=cost_of(
@@ -98,10 +99,11 @@ def _evaluate(
     directory: Path,
 ) -> None:
     images, labels = held_out(context, spec.dataset)
+    network = Network(spec.architecture, manifest.input, len(manifest.classes))
     logits = []
     for done, member in enumerate(members):
         context.progress(Stage.EVALUATE, done, len(members), "nets")
-        logits.append(net_logits(spec.architecture, member.tensors, images, preprocessing))
+        logits.append(net_logits(network, member.tensors, images, preprocessing))
     merged = merge_logits(torch.stack(logits), temperature=1.0, merge=spec.merge)
     evaluation = evaluate(merged, labels, manifest.classes)
     outcomes.save(directory / "evaluation.json", evaluation)

@@ -20,7 +20,7 @@ from shared.distillation.cohort import TrainedNet
 from shared.distillation.export import export_onnx, measure_latency, parity
 from shared.distillation.report import markdown
 from shared.models.checkpoints import load_into, to_bytes
-from shared.models.registry import build
+from shared.models.network import Network
 
 _PARITY_IMAGES = 512
 
@@ -57,8 +57,8 @@ def export_student(
 
     def build_files(directory: Path) -> None:
         context.progress(Stage.EXPORT, 0, 3, "steps")
-        network = build(spec.student.network, manifest.input, len(manifest.classes))
-        module = load_into(network, served.tensors)
+        network = Network(spec.student.network, manifest.input, len(manifest.classes))
+        module = load_into(network.module(), served.tensors)
         (directory / "model.safetensors").write_bytes(to_bytes(served.tensors))
         onnx = directory / "model.onnx"
         export_onnx(module, preprocessing, manifest.classes, onnx)

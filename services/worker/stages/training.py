@@ -20,7 +20,7 @@ from shared.contracts.reports import Cost
 from shared.contracts.training import Budget, Regularisation
 from shared.distillation.cohort import Net, train_cohort
 from shared.distillation.examples import Examples
-from shared.models.registry import torch_device
+from shared.models.devices import torch_device
 
 
 def train_nets(

@@ -8,6 +8,7 @@ from shared.distillation.cohort import Net, train_cohort
 from shared.distillation.examples import Examples
 from shared.distillation.inference import net_logits
 from shared.errors import Diverged
+from shared.models.network import Network
 from tests.support.cohorts import (
     ARCHITECTURE,
     BUDGET,
@@ -19,6 +20,8 @@ from tests.support.cohorts import (
     nets,
     teachers,
 )
+
+NETWORK = Network(ARCHITECTURE, PREPROCESSING.input, CLASSES)
 
 
 def train(asked, data=None, **options):
@@ -79,7 +82,7 @@ def test_a_taught_net_comes_to_say_what_the_teacher_says():
     teacher = data.teacher_logits[0].float()
 
     def distance(arm: str) -> float:
-        student = net_logits(ARCHITECTURE, trained[arm].tensors, data.images, PREPROCESSING)
+        student = net_logits(NETWORK, trained[arm].tensors, data.images, PREPROCESSING)
         return float(((student / 4).softmax(-1) - (teacher / 4).softmax(-1)).abs().mean())
 
     assert distance("taught") < 0.6 * distance("untaught")
@@ -108,7 +111,7 @@ def test_the_best_validation_epoch_is_kept_and_not_the_last():
     (net,) = train([Net("untaught", 0)], data, budget=Budget(epochs=6, batch_size=8, learning_rate=0.1))
     accuracies = [point.validation_accuracy for point in net.curve.points]
     assert net.validation_accuracy == max(accuracies) == accuracies[net.best_epoch - 1]
-    logits = net_logits(ARCHITECTURE, net.tensors, data.validation_images, PREPROCESSING)
+    logits = net_logits(NETWORK, net.tensors, data.validation_images, PREPROCESSING)
     right = (logits.argmax(-1) == data.validation_labels).double().mean().item()
     assert right == pytest.approx(net.validation_accuracy)
     assert len(set(accuracies)) > 1, "the task should tell epochs apart"
@@ -148,14 +151,13 @@ def test_both_optimisers_train_and_momentum_may_be_0(optimizer):
 def test_the_first_step_is_the_one_by_hand():
     """One step of plain SGD on one batch of everything, from the first weights of the seed."""
     from shared.models.normalise import normalise
-    from shared.models.registry import initial_parameters, stacked_logits
 
     data = examples(views=None)
     budget = Budget(epochs=1, batch_size=200, optimizer="sgd", learning_rate=0.1, momentum=0.0)
     (net,) = train(teachers(5), Examples(data.images, data.labels), budget=budget)
-    first = initial_parameters(ARCHITECTURE, PREPROCESSING.input, CLASSES, 5)
+    first = NETWORK.initial(5)
     weights = {name: tensor.unsqueeze(0).requires_grad_() for name, tensor in first.items()}
-    logits = stacked_logits(ARCHITECTURE, weights, normalise(data.images, PREPROCESSING).unsqueeze(0))[0]
+    logits = NETWORK.logits(weights, normalise(data.images, PREPROCESSING).unsqueeze(0))[0]
     torch.nn.functional.cross_entropy(logits, data.labels).backward()
     for name, weight in weights.items():
         expected = (weight.detach() - 0.1 * weight.grad)[0]

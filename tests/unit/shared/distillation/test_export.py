@@ -11,7 +11,7 @@ from shared.contracts.images import ImageInput, Preprocessing
 from shared.distillation.export import export_onnx, measure_latency, parity
 from shared.errors import ParityFailed, UnknownArchitecture
 from shared.models.checkpoints import load_into
-from shared.models.registry import build, initial_parameters
+from shared.models.network import Network
 
 PREPROCESSING = Preprocessing(
     input=ImageInput(height=5, width=4, channels=3), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)
@@ -20,9 +20,8 @@ CLASSES = ("ant", "bee", "Käfer")
 
 
 def student(seed: int = 0, hidden_units: tuple[int, ...] = (16, 8)) -> torch.nn.Module:
-    architecture = Mlp(hidden_units=hidden_units)
-    net = initial_parameters(architecture, PREPROCESSING.input, len(CLASSES), seed)
-    return load_into(build(architecture, PREPROCESSING.input, len(CLASSES)), net)
+    network = Network(Mlp(hidden_units=hidden_units), PREPROCESSING.input, len(CLASSES))
+    return load_into(network.module(), network.initial(seed))
 
 
 def images(rows: int) -> torch.Tensor:

@@ -10,11 +10,12 @@ from shared.contracts.teachers import TeacherDescription
 from shared.errors import InputMismatch, InvalidTemperature
 from shared.models.checkpoints import stack
 from shared.models.ensemble import StackedEnsemble, merge_logits, tempers
+from shared.models.network import Network
 from shared.models.normalise import normalise
-from shared.models.registry import initial_parameters, stacked_logits
 
 IMAGE = ImageInput(height=3, width=3, channels=1)
 ARCHITECTURE = Mlp(hidden_units=(6,))
+NETWORK = Network(ARCHITECTURE, IMAGE, 4)
 
 
 def member_logits(members: int = 3) -> torch.Tensor:
@@ -79,7 +80,7 @@ def test_an_impossible_temperature_is_refused(temperature):
 
 
 def ensemble(merge: str = "arithmetic", members: int = 2) -> tuple[StackedEnsemble, dict[str, torch.Tensor]]:
-    tensors = stack([initial_parameters(ARCHITECTURE, IMAGE, 4, seed) for seed in range(members)])
+    tensors = stack([NETWORK.initial(seed) for seed in range(members)])
     description = TeacherDescription(
         name="owl",
         digest="0" * 64,
@@ -100,9 +101,7 @@ def test_a_teacher_asks_each_member_about_each_image():
     )
     batch = normalise(images, teacher.description.preprocessing)
     members = [
-        stacked_logits(
-            ARCHITECTURE, {name: tensor[i : i + 1] for name, tensor in tensors.items()}, batch[None]
-        )[0]
+        NETWORK.logits({name: tensor[i : i + 1] for name, tensor in tensors.items()}, batch[None])[0]
         for i in range(2)
     ]
     torch.testing.assert_close(
