@@ -236,6 +236,36 @@ class TooManyChildren(InvalidRequest):
         self.asked = asked
 
 
+class InvalidRange(InvalidRequest):
+    """A range of a sweep that holds nothing to choose from, or cannot be read."""
+
+    remedy = "Give `values`, a list of different numbers, or `low` below `high` (above 0 where `log` is set)."
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+
+
+class TooManyTrials(InvalidRequest):
+    """A sweep of more trials than were asked for, or than one job should train."""
+
+    def __init__(self, message: str, *, remedy: str) -> None:
+        super().__init__(message, remedy=remedy)
+
+
+class TeacherDoesNotTemper(InvalidRequest):
+    """Several temperatures are asked for, and what the teacher says at one says nothing about another."""
+
+    remedy = "Take a single net or a geometric ensemble as the teacher, or sweep at one temperature."
+
+    def __init__(self, teacher: str) -> None:
+        super().__init__(
+            f"teacher {teacher!r} is an arithmetic ensemble: its soft targets at one temperature do not "
+            "follow from those at another"
+        )
+        self.teacher = teacher
+
+
 # --- what was sent is broken -------------------------------------------------------------------------------
 
 

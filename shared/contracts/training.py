@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from shared.contracts.architectures import Architecture, Mlp
 from shared.contracts.base import Classes, Contract, Temperature, refuse
-from shared.errors import InvalidWeights
+from shared.errors import AlternationNeedsBoth, InvalidWeights
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -111,6 +111,10 @@ class Objective(Contract):
         finite = all(math.isfinite(w) and w >= 0 for w in weights)
         if not finite or not (any(weights) or self.needs_logits or self.needs_features):
             raise refuse(InvalidWeights(*weights))
+        if self.alternate and not self.hard_weight:
+            raise refuse(AlternationNeedsBoth("the hard labels"))
+        if self.alternate and not (self.needs_logits or self.needs_features):
+            raise refuse(AlternationNeedsBoth("the teacher"))
         return self
 
 
