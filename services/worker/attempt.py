@@ -10,9 +10,10 @@ from threading import Event
 
 from services.worker.child import TrainingProcess, cause_of_death
 from services.worker.metrics import StageWatch, WorkerMetrics
-from services.worker.protocol import EXIT_STOPPED, ChildMessage, ChildOrder
+from services.worker.protocol import EXIT_STOPPED, EXIT_WAITING, ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
 from shared.contracts.jobs import Failure, JobResult, JobState, Progress
+from shared.contracts.specs import JobSpec
 from shared.errors import JobNotFound, JobStoreUnavailable, LeaseLost, WorkerDied
 from shared.jobs.ports import Grant, JobStore
 
@@ -60,9 +61,15 @@ class Attempt:
         self._store_away = False
         self._untold: deque[Progress | str] = deque(maxlen=_MOST_UNTOLD)
         self._outcome: JobResult | Failure | None = None
+        self._children: list[tuple[str, JobSpec]] = []
         self._stop: Stop | None = None
         self._child_knows = False
         self._kill_at = math.inf
+
+    @property
+    def children(self) -> tuple[str, ...]:
+        """The ids of the child jobs that were to be made."""
+        return tuple(child for child, _ in self._children)
 
     def run(self) -> JobState | None:
         """Return the state the job is in afterwards; None where that is another worker's business."""
@@ -71,6 +78,7 @@ class Attempt:
             epoch=self._grant.epoch,
             attempts=self._grant.attempts,
             spec=self._grant.spec,
+            children=self._grant.children,
         )
         settings = self._settings
         with TrainingProcess(settings.training_module, order, settings.threads) as child:
@@ -97,6 +105,10 @@ class Attempt:
                 self._untold.append(message.progress)
             elif message.note is not None:
                 self._untold.append(message.note)
+            elif message.child is not None:
+                # By its place in the plan: whoever makes it again makes the same.
+                number = len(self._grant.children) + len(self._children)
+                self._children.append((f"{self._grant.job_id}-{number:03}", message.child))
             else:
                 self._outcome = message.result or message.failure
                 # All is on disk; a process that cannot find its end may not hold the job back.
@@ -198,6 +210,10 @@ class Attempt:
         if isinstance(outcome, Failure):
             self._count("finished")
             return self._persist(lambda: self._store.fail(job_id, epoch, outcome))
+        if status == EXIT_WAITING and self._children:
+            # Where it was asked to leave meanwhile, too: to wait is to leave, and the store sees a cancel.
+            self._count("waiting")
+            return self._persist(lambda: self._store.wait(job_id, epoch, self._children))
         if self._stop is Stop.CANCEL:
             self._count("stopped")
             return self._persist(lambda: self._store.cancelled(job_id, epoch))

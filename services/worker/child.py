@@ -6,6 +6,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from tempfile import TemporaryFile
 from types import TracebackType
 
 from pydantic import ValidationError
@@ -27,15 +28,18 @@ class TrainingProcess:
         environment = dict(os.environ)
         if threads is not None:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self._process = subprocess.Popen(  # noqa: S603 - our own module, named by a checked setting
-            [sys.executable, *_SAFE_PATH, "-m", "services.worker.launch", str(os.getpid()), module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
+        # A file and not a pipe: a pipe holds 64 KiB, and the child reads only once its imports are done.
+        with TemporaryFile() as stdin:
+            stdin.write(to_line(order))
+            stdin.seek(0)
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, named by a checked setting
+                [sys.executable, *_SAFE_PATH, "-m", "services.worker.launch", str(os.getpid()), module],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
+        stdout = self._process.stdout
         assert stdout is not None
         self._stdout = stdout
         os.set_blocking(stdout.fileno(), False)
@@ -43,11 +47,6 @@ class TrainingProcess:
         self._selector.register(stdout, selectors.EVENT_READ)
         self._pending = b""
         self._open = True
-        try:
-            with stdin:
-                stdin.write(to_line(order))
-        except BrokenPipeError:
-            log.warning("the training process died before it read its order")
 
     def __enter__(self) -> "TrainingProcess":
         return self

@@ -17,7 +17,8 @@ class WorkerMetrics:
             ["kind", "state"], registry=registry,
         )  # fmt: skip
         self.attempts = Counter(
-            "imago_worker_attempts", "Attempts that ended here, by how: finished, stopped, died, lost",
+            "imago_worker_attempts",
+            "Attempts that ended here, by how: finished, waiting, stopped, died, lost",
             ["end"], registry=registry,
         )  # fmt: skip
         self.running = Gauge("imago_worker_jobs_running", "Jobs that run now", registry=registry)

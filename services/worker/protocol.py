@@ -1,14 +1,15 @@
 """What the supervisor and the training process say to each other: JSON, one message a line.
 
-The supervisor writes one `ChildOrder` to the child's standard input and closes it. The child writes
-`ChildMessage`s to its standard output; its standard error is for logs and passes through. The last message is
-the result or the failure, and the exit status says which:
+The supervisor puts one `ChildOrder` on the child's standard input. The child writes `ChildMessage`s to its
+standard output; its standard error is for logs and passes through. The last message is the result, the
+failure or a child job to make, and the exit status says which:
 
 | status | meaning |
 | --- | --- |
 | 0 | the result was sent; everything it names is on disk |
 | 65 | the failure was sent; another attempt would end the same way |
 | 75 | stopped on SIGTERM after a checkpoint; another attempt goes on from there |
+| 76 | the child jobs to make were sent; once all have ended another attempt goes on with their ends |
 | anything else, or a signal | the process died; the job is tried again, up to its attempts |
 """
 
@@ -17,12 +18,13 @@ from typing import Final
 from pydantic import Field, model_validator
 
 from shared.contracts.base import Contract
-from shared.contracts.jobs import Failure, JobResult, Progress
+from shared.contracts.jobs import ChildJob, Failure, JobResult, Progress
 from shared.contracts.specs import JobSpec
 
 EXIT_SUCCEEDED: Final = 0
 EXIT_FAILED: Final = 65
 EXIT_STOPPED: Final = 75
+EXIT_WAITING: Final = 76
 
 LONGEST_LINE_BYTES: Final = 1 << 20
 """A line longer than this is dropped with a warning: the protocol has none."""
@@ -35,10 +37,12 @@ class ChildOrder(Contract):
     epoch: int = Field(ge=1)
     attempts: int = Field(ge=1)
     spec: JobSpec
+    children: tuple[ChildJob, ...] = ()
+    """The ends of the child jobs that earlier attempts made, in the order they were sent."""
 
 
 class ChildMessage(Contract):
-    """Exactly one of the four. Progress counts from 0 to its total in each stage.
+    """Exactly one of the five. Progress counts from 0 to its total in each stage.
 
     The metric of rows asked counts the progress of stage `transfer_set` in the unit `rows`.
     """
@@ -47,12 +51,14 @@ class ChildMessage(Contract):
     note: str | None = None
     result: JobResult | None = None
     failure: Failure | None = None
+    child: JobSpec | None = None
+    """A child job to make, behind those of the order; a message each, so that no plan is too long for one."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "ChildMessage":
-        given = [self.progress, self.note, self.result, self.failure]
+        given = [self.progress, self.note, self.result, self.failure, self.child]
         if sum(value is not None for value in given) != 1:
-            raise ValueError("a message carries exactly one of progress, note, result and failure")
+            raise ValueError("a message carries exactly one of progress, note, result, failure and child")
         return self
 
 

@@ -35,7 +35,7 @@ class Supervisor:
         """Run the job where it is ours to run: a message may come twice, late, or for a job that is gone."""
         with job_context(job_id):
             if self._stopping.is_set():
-                self._wake_another(job_id)
+                self._send(job_id)
                 return
             try:
                 grant = self._store.acquire(job_id, self._settings.lease_s, self._settings.max_attempts)
@@ -51,15 +51,33 @@ class Supervisor:
                 return
             log.info("job taken", extra={"epoch": grant.epoch, "kind": grant.spec.kind})
             with self._metrics.running.track_inprogress():
-                state = Attempt(self._store, grant, self._settings, self._metrics, self._stopping).run()
+                attempt = Attempt(self._store, grant, self._settings, self._metrics, self._stopping)
+                state = attempt.run()
             if state in FINAL_STATES:
                 self._metrics.jobs.labels(grant.spec.kind, state.value).inc()
                 log.info("job ended", extra={"state": state.value})
+                if grant.parent is not None:
+                    self._wake_parent(grant.parent)
             elif state is JobState.QUEUED:
                 log.info("job back in the queue")
-                self._wake_another(job_id)
+                self._send(job_id)
+            elif state is JobState.WAITING:
+                log.info("job waits for its children", extra={"children": len(attempt.children)})
+                for child in attempt.children:
+                    self._send(child)
 
-    def _wake_another(self, job_id: str) -> None:
+    def _wake_parent(self, parent: str) -> None:
+        """Send the parent's message where this child was the last it waited for."""
+        try:
+            queued = self._store.get(parent).state is JobState.QUEUED
+        except JobStoreUnavailable as error:
+            # The parent is due, so the reconciler sends it.
+            log.warning("the message will follow", extra={"parent": parent, "reason": str(error)})
+            return
+        if queued:
+            self._send(parent)
+
+    def _send(self, job_id: str) -> None:
         try:
             self._dispatcher.send(job_id)
         except JobStoreUnavailable as error:

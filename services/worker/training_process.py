@@ -14,9 +14,16 @@ from typing import TextIO
 import torch
 
 from services.worker.kinds.registry import run
-from services.worker.protocol import EXIT_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED, ChildMessage, ChildOrder
+from services.worker.protocol import (
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    EXIT_SUCCEEDED,
+    EXIT_WAITING,
+    ChildMessage,
+    ChildOrder,
+)
 from services.worker.settings import WorkerSettings
-from services.worker.stages.context import JobContext, JobStopped
+from services.worker.stages.context import JobContext, JobStopped, JobWaits
 from shared import settings as shared_settings
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import Failure
@@ -60,6 +67,9 @@ def _run(context: JobContext) -> int:
     except (JobStopped, TrainingStopped):
         log.info("stopped on request")
         return EXIT_STOPPED
+    except JobWaits:
+        log.info("left to wait for child jobs")
+        return EXIT_WAITING
     except DistillationError as error:
         log.warning("job failed", extra={"code": error.code, "detail": str(error)})
         context.send(ChildMessage(failure=Failure(code=error.code, detail=str(error), remedy=error.remedy)))

@@ -17,6 +17,7 @@ from shared.adapters.redis_jobs_records import (
     named,
     position,
     sequence_of,
+    to_child,
     to_event,
     to_view,
 )
@@ -85,10 +86,11 @@ class RedisJobStore:
         kind: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        parent: str | None = None,
     ) -> JobPage:
         """Return jobs, newest first; a cursor that is none of ours begins at the newest."""
         below = f"({cursor}" if cursor is not None and cursor.isdecimal() else "+inf"
-        answer = self._call("list", state or "*", kind or "*", below, limit + 1)[1:]
+        answer = self._call("list", state or "*", kind or "*", below, limit + 1, parent or "")[1:]
         found = list(zip(answer[::2], answer[1::2], strict=True))
         page = found[:limit]
         more = len(found) > limit
@@ -122,8 +124,9 @@ class RedisJobStore:
             answer = self._of(job_id, "acquire", *arguments, failure.model_dump_json())
         if answer[0] != "granted":
             return None
-        _, epoch, attempts, spec = answer
-        return Grant(job_id, epoch, attempts, SPEC.validate_json(spec))
+        _, epoch, attempts, spec, parent, ends = answer
+        children = tuple(to_child(child, record) for child, record in zip(ends[::2], ends[1::2], strict=True))
+        return Grant(job_id, epoch, attempts, SPEC.validate_json(spec), parent or None, children)
 
     def renew(self, job_id: str, epoch: int, lease_s: float) -> Signal:
         """Keep the lease for another `lease_s` from now."""
@@ -159,6 +162,11 @@ class RedisJobStore:
             job_id, epoch, "release", "0" if died is None else "1", died or "", self._resend_first_ms
         )
         return JobState(answer[1])
+
+    def wait(self, job_id: str, epoch: int, children: Sequence[tuple[str, JobSpec]]) -> JobState:
+        """Create children and wait for them; see `JobStore.wait`."""
+        wanted = [(child, spec.kind, SPEC.dump_json(spec).decode()) for child, spec in children]
+        return JobState(self._held(job_id, epoch, "wait", json.dumps(wanted), self._resend_first_ms)[1])
 
     def claim_due(self, limit: int = 50) -> Sequence[str]:
         """Return jobs that need a message; each goes to one caller only."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
-from shared.contracts.jobs import JobEvent, JobEventKind, JobView
+from shared.contracts.jobs import ChildJob, JobEvent, JobEventKind, JobView
 from shared.contracts.specs import JobSpec
 
 PREFIX = "imago:"
@@ -15,6 +15,9 @@ PREFIX = "imago:"
 
 SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 """Reads and writes what a job was asked for, by its kind."""
+
+_JSON = ("children", "progress", "failure", "result")
+"""Fields of a record that are there once they have a value, as JSON."""
 
 START = "0-0"
 _EVENT_ID = re.compile(r"\d{1,19}-\d{1,19}")
@@ -43,9 +46,19 @@ def to_view(job_id: str, flat: Sequence[str]) -> JobView:
             "finished_at": _time(record.get("finished")),
             "attempts": int(record["attempts"]),
             "epoch": int(record["epoch"]),
+            "parent": record.get("parent"),
             "cancel_requested": record["cancel"] == "1",
         }
-        | {name: json.loads(record[name]) for name in ("progress", "failure", "result") if name in record}
+        | {name: json.loads(record[name]) for name in _JSON if name in record}
+    )
+
+
+def to_child(job_id: str, flat: Sequence[str]) -> ChildJob:
+    """Read a record as its parent sees it."""
+    record = named(flat)
+    return ChildJob.model_validate(
+        {"id": job_id, "kind": record["kind"], "state": record["state"]}
+        | {name: json.loads(record[name]) for name in ("failure", "result") if name in record}
     )
 
 

@@ -5,11 +5,12 @@ Which state may follow which: `shared.jobs.states`.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field, JsonValue
 
 from shared.contracts.base import Contract, Digest, Name
-from shared.contracts.specs import JobSpec
+from shared.contracts.specs import JobKind, JobSpec
 
 
 class JobState(StrEnum):
@@ -69,6 +70,21 @@ class JobResult(Contract):
     verdict: str | None = None
     artefact: str | None = None
     """What a child job leaves for its parent: the name of a folder in its own part of the store."""
+
+
+class ChildJob(Contract):
+    """How a child job ended, as its parent reads it."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    result: JobResult | None = None
+    """Of a child that succeeded."""
+    failure: Failure | None = None
+
+
+MOST_CHILDREN: Final = 1000
+"""That one job may make: a child's id is its parent's and three digits."""
 
 
 class JobView(Contract):

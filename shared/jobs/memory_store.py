@@ -1,5 +1,6 @@
 """`MemoryJobStore`: the job store in one process's memory, for tests and for trying things out."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pydantic import JsonValue
 
 from shared.contracts.jobs import (
     FINAL_STATES,
+    ChildJob,
     Failure,
     JobEvent,
     JobEventKind,
@@ -18,6 +20,7 @@ from shared.contracts.jobs import (
     JobState,
     JobView,
     Progress,
+    Stage,
 )
 from shared.contracts.specs import JobSpec
 from shared.errors import IdempotencyConflict, JobAlreadyFinal, JobNotFound, LeaseLost, WorkerDied
@@ -34,6 +37,9 @@ class _Record:
     lease_until: float = 0.0
     resends: int = 0
     reason: str = ""
+    waiting_since: float = 0.0
+    ended_before: int = 0
+    """Children that had ended when the job began to wait."""
     events: list[JobEvent] = field(default_factory=list)
 
 
@@ -69,12 +75,7 @@ class MemoryJobStore:
                         raise IdempotencyConflict(idempotency_key)
                     return self._records[its_id].view, its_id == job_id
                 self._keys[idempotency_key] = (request_digest, job_id, now + IDEMPOTENCY_KEPT_S)
-            if job_id not in self._records:
-                view = JobView(id=job_id, state=JobState.QUEUED, spec=spec, created_at=self._time())
-                record = _Record(view, len(self._records) + 1, now + self._resend_first_s)
-                self._records[job_id] = record
-                self._tell_state(record)
-            return self._records[job_id].view, True
+            return self._create(job_id, spec).view, True
 
     def get(self, job_id: str) -> JobView:
         """Return the job as it is."""
@@ -87,6 +88,7 @@ class MemoryJobStore:
         kind: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        parent: str | None = None,
     ) -> JobPage:
         """Return jobs, newest first; a cursor that is none of ours begins at the newest."""
         with self._lock:
@@ -97,6 +99,7 @@ class MemoryJobStore:
                 if record.sequence < below
                 and state in (None, record.view.state)
                 and kind in (None, record.view.spec.kind)
+                and parent in (None, record.view.parent)
             ]
         page = found[:limit]
         return JobPage(
@@ -111,12 +114,7 @@ class MemoryJobStore:
             state = record.view.state
             if state in (JobState.SUCCEEDED, JobState.FAILED):
                 raise JobAlreadyFinal(job_id, state)
-            if not record.view.cancel_requested and state not in FINAL_STATES:
-                self._change(record, cancel_requested=True)
-                if state is JobState.RUNNING and record.lease_until > self._clock():
-                    self._tell_state(record, cancel_requested=True)
-                else:
-                    self._finish(record, JobState.CANCELLED)
+            self._cancel(record)
             return record.view
 
     def events(self, job_id: str, after: str | None = None, limit: int = 1000) -> Sequence[JobEvent]:
@@ -134,7 +132,7 @@ class MemoryJobStore:
         with self._lock:
             record = self._record(job_id)
             view = record.view
-            if view.state in FINAL_STATES:
+            if view.state in FINAL_STATES or view.state is JobState.WAITING:
                 return None
             if view.state is JobState.RUNNING:
                 if record.lease_until > self._clock():
@@ -157,7 +155,8 @@ class MemoryJobStore:
             record.lease_until = record.due_at = self._clock() + lease_s
             record.resends = 0
             self._move(record, JobState.RUNNING)
-            return Grant(job_id, record.view.epoch, record.view.attempts, view.spec)
+            children = tuple(self._as_child(child) for child in self._children(record))
+            return Grant(job_id, record.view.epoch, record.view.attempts, view.spec, view.parent, children)
 
     def renew(self, job_id: str, epoch: int, lease_s: float) -> Signal:
         """Keep the lease for another `lease_s` from now."""
@@ -215,6 +214,32 @@ class MemoryJobStore:
             self._move(record, JobState.QUEUED)
             return JobState.QUEUED
 
+    def wait(self, job_id: str, epoch: int, children: Sequence[tuple[str, JobSpec]]) -> JobState:
+        """Create children and wait for them; see `JobStore.wait`."""
+        with self._lock:
+            record = self._record(job_id)
+            if record.view.epoch == epoch and record.view.state is not JobState.RUNNING:
+                return record.view.state
+            self._held(job_id, epoch)
+            if record.view.cancel_requested:
+                self._finish(record, JobState.CANCELLED)
+                return JobState.CANCELLED
+            for child_id, spec in children:
+                self._create(child_id, spec, parent=job_id)
+            made = dict.fromkeys((*record.view.children, *(child_id for child_id, _ in children)))
+            self._change(record, children=tuple(made), attempts=record.view.attempts - 1)
+            record.lease_until = 0.0
+            unfinished = self._unfinished(record)
+            if not unfinished:
+                self._wake(record)
+                return JobState.QUEUED
+            record.due_at = math.inf
+            record.waiting_since = self._clock()
+            record.ended_before = len(made) - len(unfinished)
+            self._move(record, JobState.WAITING, children=[*made])
+            self._count_children(record)
+            return JobState.WAITING
+
     def claim_due(self, limit: int = 50) -> Sequence[str]:
         """Return jobs that need a message; each goes to one caller only."""
         with self._lock:
@@ -231,7 +256,77 @@ class MemoryJobStore:
                 record.resends += 1
             return [record.view.id for record in due]
 
+    # --- parents and children ------------------------------------------------------------------------------
+
+    def _children(self, record: _Record) -> Sequence[_Record]:
+        return [self._records[child] for child in record.view.children]
+
+    def _unfinished(self, record: _Record) -> Sequence[_Record]:
+        return [child for child in self._children(record) if child.view.state not in FINAL_STATES]
+
+    def _as_child(self, record: _Record) -> ChildJob:
+        view = record.view
+        return ChildJob(
+            id=view.id, kind=view.spec.kind, state=view.state, result=view.result, failure=view.failure
+        )
+
+    def _cancel_children(self, record: _Record) -> None:
+        for child in self._unfinished(record):
+            self._cancel(child, tell_parent=False)
+
+    def _child_ended(self, record: _Record) -> None:
+        """Tell the job's parent, where that one waits, and wake it where this was the last."""
+        parent = self._records.get(record.view.parent or "")
+        if parent is None or parent.view.state is not JobState.WAITING:
+            return
+        if record.view.state is not JobState.SUCCEEDED:
+            self._cancel_children(parent)
+        self._count_children(parent)
+        if not self._unfinished(parent):
+            self._wake(parent)
+
+    def _count_children(self, record: _Record) -> None:
+        total = len(record.view.children)
+        done = total - len(self._unfinished(record))
+        fresh = done - record.ended_before
+        waited_s = self._clock() - record.waiting_since
+        progress = Progress(
+            stage=Stage.TRAIN,
+            done=done,
+            total=total,
+            unit="jobs",
+            eta_s=round(waited_s / fresh * (total - done), 3) if fresh else None,
+        )
+        self._change(record, progress=progress)
+        self._tell(record, JobEventKind.PROGRESS, progress.model_dump(mode="json"))
+
+    def _wake(self, record: _Record) -> None:
+        record.due_at = self._clock()
+        record.resends = 0
+        self._move(record, JobState.QUEUED)
+
     # --- the parts -----------------------------------------------------------------------------------------
+
+    def _create(self, job_id: str, spec: JobSpec, parent: str | None = None) -> _Record:
+        if job_id not in self._records:
+            view = JobView(
+                id=job_id, state=JobState.QUEUED, spec=spec, created_at=self._time(), parent=parent
+            )
+            due_at = self._clock() + self._resend_first_s
+            self._records[job_id] = _Record(view, len(self._records) + 1, due_at)
+            self._tell_state(self._records[job_id])
+        return self._records[job_id]
+
+    def _cancel(self, record: _Record, *, tell_parent: bool = True) -> None:
+        state = record.view.state
+        if record.view.cancel_requested or state in FINAL_STATES:
+            return
+        self._change(record, cancel_requested=True)
+        if state is JobState.RUNNING and record.lease_until > self._clock():
+            self._tell_state(record, cancel_requested=True)
+            return
+        self._finish(record, JobState.CANCELLED, tell_parent=tell_parent)
+        self._cancel_children(record)
 
     def _record(self, job_id: str) -> _Record:
         if job_id not in self._records:
@@ -244,19 +339,40 @@ class MemoryJobStore:
             raise LeaseLost(job_id, epoch)
         return record
 
-    def _end(self, job_id: str, epoch: int, state: JobState, **outcome: JobResult | Failure) -> JobState:
+    def _end(
+        self,
+        job_id: str,
+        epoch: int,
+        state: JobState,
+        *,
+        result: JobResult | None = None,
+        failure: Failure | None = None,
+    ) -> JobState:
         with self._lock:
             record = self._record(job_id)
             if record.view.state in FINAL_STATES and record.view.epoch == epoch:
                 return record.view.state
-            self._finish(self._held(job_id, epoch), state, **outcome)
+            self._finish(self._held(job_id, epoch), state, result=result, failure=failure)
             return record.view.state
 
-    def _finish(self, record: _Record, state: JobState, **outcome: JobResult | Failure) -> None:
+    def _finish(
+        self,
+        record: _Record,
+        state: JobState,
+        *,
+        result: JobResult | None = None,
+        failure: Failure | None = None,
+        tell_parent: bool = True,
+    ) -> None:
         if record.view.cancel_requested:
-            state, outcome = JobState.CANCELLED, {}
-        self._change(record, finished_at=self._time(), **outcome)
-        self._move(record, state, **{name: value.model_dump(mode="json") for name, value in outcome.items()})
+            state, result, failure = JobState.CANCELLED, None, None
+        self._change(record, finished_at=self._time(), result=result, failure=failure)
+        outcome = {"result": result, "failure": failure}
+        self._move(
+            record, state, **{name: value.model_dump(mode="json") for name, value in outcome.items() if value}
+        )
+        if tell_parent:
+            self._child_ended(record)
 
     def _move(self, record: _Record, state: JobState, **more: JsonValue) -> None:
         self._change(record, state=state)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shared.contracts.datasets import DatasetView
-from shared.contracts.jobs import Failure, JobEvent, JobPage, JobResult, JobState, JobView, Progress
+from shared.contracts.jobs import ChildJob, Failure, JobEvent, JobPage, JobResult, JobState, JobView, Progress
 from shared.contracts.specs import JobSpec
 from shared.contracts.teachers import TeacherDescription
 
@@ -18,6 +18,9 @@ class Grant:
     epoch: int
     attempts: int
     spec: JobSpec
+    parent: str | None = None
+    children: tuple[ChildJob, ...] = ()
+    """The ends of the jobs that this one made in earlier attempts, in the order of its plan."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,12 @@ class JobStore(Protocol):
         kind: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        parent: str | None = None,
     ) -> JobPage:
-        """Return jobs, newest first; `cursor` is the `next_cursor` of the page before."""
+        """Return jobs, newest first; `cursor` is the `next_cursor` of the page before.
+
+        With `parent` only jobs that this one made; none where there is no such job.
+        """
         ...
 
     def acquire(self, job_id: str, lease_s: float, max_attempts: int) -> Grant | None:
@@ -102,8 +109,24 @@ class JobStore(Protocol):
         """Put the job back into the queue. `died` says of what the attempt died; without it none is spent."""
         ...
 
+    def wait(self, job_id: str, epoch: int, children: Sequence[tuple[str, JobSpec]]) -> JobState:
+        """Create the jobs as children of this one and give the lease up until all of them have ended.
+
+        Children that exist are left as they are, so that doing it twice makes nothing new; the lease costs no
+        attempt. With the end of the last unfinished child the job is queued again, and due at once. A child
+        that fails or is cancelled has its unfinished siblings cancelled. While the job waits, its progress
+        counts the children that have ended.
+
+        Returns:
+            `waiting`; `queued` where no child is unfinished; `cancelled` where that was asked for, and then
+            no child was made.
+        """
+        ...
+
     def request_cancel(self, job_id: str) -> JobView:
         """Cancel at once what nobody holds; ask the holder otherwise. Asking again changes nothing.
+
+        With a job that waits its unfinished children are cancelled.
 
         Raises `JobAlreadyFinal` for a job that succeeded or failed.
         """

@@ -2,54 +2,25 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.adapters.redis_jobs import RedisJobStore
-from shared.contracts.jobs import Failure, JobEventKind, JobResult, JobState, Progress, Stage
-from shared.contracts.specs import JobSpec
+from shared.contracts.jobs import JobResult, JobState, Progress
 from shared.errors import IdempotencyConflict, JobAlreadyFinal, JobNotFound, LeaseLost
-from shared.jobs.memory_store import MemoryJobStore
 from shared.jobs.ports import Grant, JobStore
-from shared.jobs.service import new_job_id
+from tests.support.job_store import (
+    FAILURE,
+    LONG_S,
+    PROGRESS,
+    RESULT,
+    SHORT_S,
+    running,
+    states,
+    submitted,
+)
 from tests.support.jobs import distillation_spec, teacher_spec
-
-LONG_S = 60.0
-SHORT_S = 0.03
-RESULT = JobResult(teacher="big", teacher_digest="0" * 64)
-FAILURE = Failure(code="diverged", detail="the loss is nan", remedy="Lower the learning rate.")
-PROGRESS = Progress(stage=Stage.TRAIN, done=3, total=10, unit="epochs", eta_s=2.5, metrics={"loss": 0.5})
-
-
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
-def store(request: pytest.FixtureRequest) -> Iterator[JobStore]:
-    if request.param == "memory":
-        yield MemoryJobStore(resend_first_s=SHORT_S, resend_longest_s=4 * SHORT_S)
-    else:
-        redis_store = RedisJobStore(
-            request.getfixturevalue("redis_url"), resend_first_s=SHORT_S, resend_longest_s=4 * SHORT_S
-        )
-        yield redis_store
-        redis_store.close()
-
-
-def submitted(store: JobStore, spec: JobSpec | None = None) -> str:
-    job, created = store.submit(new_job_id(), spec or teacher_spec())
-    assert created
-    return job.id
-
-
-def running(store: JobStore, lease_s: float = LONG_S, job_id: str | None = None) -> Grant:
-    grant = store.acquire(job_id or submitted(store), lease_s, 3)
-    assert grant is not None
-    return grant
-
-
-def states(store: JobStore, job_id: str) -> list[object]:
-    return [e.data["state"] for e in store.events(job_id) if e.kind is JobEventKind.STATE]
-
 
 # --- submitting --------------------------------------------------------------------------------------------
 
@@ -74,6 +45,7 @@ def test_an_unknown_job_is_not_found_by_any_method(store: JobStore) -> None:
         lambda: store.note("j-no", 1, "hello"),
         lambda: store.succeed("j-no", 1, RESULT),
         lambda: store.release("j-no", 1),
+        lambda: store.wait("j-no", 1, [("j-no-000", teacher_spec())]),
     ]
     for call in calls:
         with pytest.raises(JobNotFound):
@@ -177,12 +149,14 @@ def test_a_lapsed_lease_goes_to_the_next_and_fences_the_first(store: JobStore) -
         lambda: store.fail(first.job_id, first.epoch, FAILURE),
         lambda: store.cancelled(first.job_id, first.epoch),
         lambda: store.release(first.job_id, first.epoch),
+        lambda: store.wait(first.job_id, first.epoch, [(f"{first.job_id}-000", teacher_spec())]),
     ]
     before = store.get(first.job_id), len(store.events(first.job_id))
     for write in late:
         with pytest.raises(LeaseLost):
             write()
     assert (store.get(first.job_id), len(store.events(first.job_id))) == before
+    assert [job.id for job in store.list().jobs] == [first.job_id]
 
 
 def test_a_renewed_lease_is_nobody_elses(store: JobStore) -> None:

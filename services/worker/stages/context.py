@@ -1,7 +1,7 @@
 """What the stages of a job share: the order, the store, how to tell progress, when to stop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -13,9 +13,15 @@ from services.worker.settings import WorkerSettings
 from shared.artefacts.files import digest_of, publish_directory
 from shared.artefacts.jobs import JobFiles
 from shared.artefacts.store import ArtefactStore
-from shared.contracts.jobs import Progress, Stage
+from shared.contracts.jobs import MOST_CHILDREN, ChildJob, JobState, Progress, Stage
+from shared.contracts.specs import JobSpec
+from shared.errors import ChildFailed, TooManyChildren
 
 _SECONDS = "seconds.txt"
+
+
+class JobWaits(Exception):
+    """The job goes on once the child jobs that it asked for have ended; what was done so far is kept."""
 
 
 class JobStopped(Exception):
@@ -49,6 +55,8 @@ class JobContext:
     send: Callable[[ChildMessage], None]
     stop: Event = field(default_factory=Event)
     clocks: dict[Stage, StageClock] = field(default_factory=dict)
+    children_asked: int = 0
+    """Child jobs that this attempt has asked for so far."""
 
     @property
     def job_id(self) -> str:
@@ -96,6 +104,37 @@ class JobContext:
         """Tell something in words."""
         self.send(ChildMessage(note=text))
 
+    def children(self, specs: Sequence[JobSpec]) -> tuple[ChildJob, ...]:
+        """Return the ends of these child jobs, each of which succeeded, in the order of `specs`.
+
+        Where they were not made yet, they are now, and the job waits: it runs again from its start once all
+        have ended. So what comes before must be kept by `once`, and must ask for the same children each time.
+        A job may call this more than once; later children may be planned by what earlier ones left.
+
+        Raises:
+            ChildFailed: a child failed or was cancelled; its siblings were cancelled.
+            TooManyChildren: one job may not make so many.
+            JobWaits: not to be caught.
+        """
+        begin = self.children_asked
+        self.children_asked += len(specs)
+        if self.children_asked > MOST_CHILDREN:
+            raise TooManyChildren(self.children_asked, MOST_CHILDREN)
+        ended = self.order.children[begin : self.children_asked]
+        # The one that failed says why; the others were cancelled for its sake.
+        for child in sorted(ended, key=lambda child: child.state is not JobState.FAILED):
+            if child.state is not JobState.SUCCEEDED:
+                raise _failed(child)
+        if len(ended) == len(specs):
+            return ended
+        for spec in specs[len(ended) :]:
+            self.send(ChildMessage(child=spec))
+        raise JobWaits
+
+    def child_files(self, child: ChildJob) -> JobFiles:
+        """Return the child's folder in the store; `child.result.artefact` names a folder in it."""
+        return self.store.job(child.id)
+
     def once(self, stage: Stage, inputs: dict[str, JsonValue], build: Callable[[Path], None]) -> Path:
         """Return the stage's output, named by the digest of its inputs; build it where it is missing.
 
@@ -119,3 +158,10 @@ class JobContext:
 def seconds_of(stage_output: Path) -> float:
     """Return how long the stage took when it was built, in seconds."""
     return float((stage_output / _SECONDS).read_text())
+
+
+def _failed(child: ChildJob) -> ChildFailed:
+    if child.failure is None:
+        return ChildFailed(child.id, child.kind, "was cancelled", "Submit the job again.")
+    failure = child.failure
+    return ChildFailed(child.id, child.kind, f"failed: {failure.detail} ({failure.code})", failure.remedy)

@@ -1,8 +1,16 @@
 """What the checks of several kinds ask: is the dataset there, is it labelled, does it fit the teacher."""
 
 from shared.contracts.datasets import DatasetManifest, DatasetView
+from shared.contracts.jobs import MOST_CHILDREN
 from shared.contracts.teachers import TeacherDescription
-from shared.errors import ClassMismatch, DatasetNotFound, InputMismatch, InvalidDataset, LabelsMissing
+from shared.errors import (
+    ClassMismatch,
+    DatasetNotFound,
+    InputMismatch,
+    InvalidDataset,
+    LabelsMissing,
+    TooManyChildren,
+)
 from shared.jobs.ports import Catalogue
 
 
@@ -50,3 +58,9 @@ def need_fit(name: str, manifest: DatasetManifest, teacher_name: str, teacher: T
             f"dataset {name!r} has images of {given.height} x {given.width} x {given.channels}, "
             f"{theirs} takes {taken.height} x {taken.width} x {taken.channels}"
         )
+
+
+def need_few_children(count: int) -> None:
+    """Raise `TooManyChildren` where the job would make more child jobs than one may."""
+    if count > MOST_CHILDREN:
+        raise TooManyChildren(count, MOST_CHILDREN)

@@ -21,7 +21,9 @@ def test_words_with_line_ends_stay_one_line() -> None:
     assert ChildMessage.model_validate_json(to_line(message)) == message
 
 
-@pytest.mark.parametrize("fields", [{}, {"note": "a", "result": JobResult()}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"note": "a", "result": JobResult()}, {"child": teacher_spec(), "note": "a"}]
+)
 def test_a_message_says_exactly_one_thing(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="exactly one"):
         ChildMessage(**fields)

@@ -6,10 +6,11 @@ import pytest
 
 from services.worker.protocol import ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
-from services.worker.stages.context import JobContext, JobStopped, StageClock, seconds_of
+from services.worker.stages.context import JobContext, JobStopped, JobWaits, StageClock, seconds_of
 from shared.artefacts.store import ArtefactStore
-from shared.contracts.jobs import Stage
-from shared.contracts.specs import TeacherSpec
+from shared.contracts.jobs import MOST_CHILDREN, ChildJob, Failure, JobResult, JobState, Stage
+from shared.contracts.specs import JobSpec, TeacherSpec
+from shared.errors import ChildFailed, TooManyChildren
 
 
 @pytest.fixture
@@ -78,3 +79,83 @@ def test_the_estimate_counts_only_work_done_since_the_stage_began():
     estimate = clock.eta_s(60, 100)
     now = time.monotonic()
     assert estimate == pytest.approx(now / 10 * 40, rel=0.01)
+
+
+# --- child jobs --------------------------------------------------------------------------------------------
+
+
+def specs(*names: str) -> list[JobSpec]:
+    return [TeacherSpec(name=name, dataset="mnist-5k") for name in names]
+
+
+def ended(number: int, state: JobState = JobState.SUCCEEDED, failure: Failure | None = None) -> ChildJob:
+    result = JobResult(artefact=f"train-{number}") if state is JobState.SUCCEEDED else None
+    return ChildJob(id=f"j-1-{number:03}", kind="teacher", state=state, result=result, failure=failure)
+
+
+def after(context: JobContext, *children: ChildJob) -> JobContext:
+    """The context of the attempt that runs when these children have ended."""
+    order = context.order.model_copy(update={"children": children})
+    return JobContext(order, context.settings, context.store, context.send)
+
+
+def asked(sent: list[ChildMessage]) -> list[str]:
+    return [message.child.name for message in sent if message.child is not None]
+
+
+def test_children_that_were_not_made_are_asked_for_and_the_attempt_leaves(
+    context: JobContext, sent: list[ChildMessage]
+):
+    with pytest.raises(JobWaits):
+        context.children(specs("a", "b"))
+    assert asked(sent) == ["a", "b"]
+
+
+def test_children_that_succeeded_are_returned_in_the_order_of_the_plan(
+    context: JobContext, sent: list[ChildMessage], tmp_path: Path
+):
+    context = after(context, ended(0), ended(1))
+    first, second = context.children(specs("a", "b"))
+    assert (first.id, second.id) == ("j-1-000", "j-1-001")
+    assert sent == []
+    assert context.child_files(second).directory == tmp_path / "store" / "jobs" / "j-1-001"
+
+
+def test_a_second_plan_is_asked_for_behind_the_first(context: JobContext, sent: list[ChildMessage]):
+    context = after(context, ended(0), ended(1))
+    assert len(context.children(specs("a", "b"))) == 2
+    with pytest.raises(JobWaits):
+        context.children(specs("c"))
+    assert asked(sent) == ["c"]
+    context = after(context, ended(0), ended(1), ended(2))
+    context.children(specs("a", "b"))
+    assert [child.id for child in context.children(specs("c"))] == ["j-1-002"]
+
+
+def test_no_children_are_no_reason_to_wait(context: JobContext):
+    assert context.children([]) == ()
+
+
+def test_the_failure_of_a_child_is_told_with_its_reason_though_a_sibling_before_it_was_cancelled(
+    context: JobContext, sent: list[ChildMessage]
+):
+    failure = Failure(code="diverged", detail="the loss is nan in epoch 2", remedy="Lower the learning rate.")
+    context = after(context, ended(0, JobState.CANCELLED), ended(1, JobState.FAILED, failure))
+    with pytest.raises(ChildFailed, match=r"'j-1-001' .* the loss is nan in epoch 2 \(diverged\)") as raised:
+        context.children(specs("a", "b"))
+    assert raised.value.remedy == "Lower the learning rate."
+    assert sent == []
+
+
+def test_a_cancelled_child_fails_its_parent(context: JobContext):
+    context = after(context, ended(0), ended(1, JobState.CANCELLED))
+    with pytest.raises(ChildFailed, match=r"'j-1-001' .* was cancelled"):
+        context.children(specs("a", "b"))
+
+
+def test_more_children_than_one_job_may_make_are_refused_before_any_is_made(
+    context: JobContext, sent: list[ChildMessage]
+):
+    with pytest.raises(TooManyChildren, match="1,001 child jobs"):
+        context.children(specs("a") * (MOST_CHILDREN + 1))
+    assert sent == []
