@@ -220,10 +220,9 @@ class NoLabelsLeft(InvalidRequest):
 
     remedy = "Give a larger label_share."
 
-    def __init__(self, label_share: float, rows: int, needed_for: str) -> None:
-        super().__init__(f"label_share {label_share:g} of {rows:,} images leaves no label for {needed_for}")
+    def __init__(self, needed_for: str, label_share: float) -> None:
+        super().__init__(f"a label_share of {label_share:g} leaves no label for {needed_for}")
         self.label_share = label_share
-        self.rows = rows
 
 
 class TooManyChildren(InvalidRequest):
@@ -264,6 +263,12 @@ class TeacherDoesNotTemper(InvalidRequest):
             "follow from those at another"
         )
         self.teacher = teacher
+
+
+class InvalidSpecialistPlan(InvalidRequest):
+    """Sets of classes that no specialists can be trained for."""
+
+    remedy = "Give sets that cover every class together and not one alone, or fewer or smaller ones to find."
 
 
 # --- what was sent is broken -------------------------------------------------------------------------------
@@ -480,6 +485,20 @@ class StudentUnusable(Conflict):
         super().__init__(f"student {version!r} cannot be used: {reason}")
         self.version = version
         self.reason = reason
+
+
+class NoMeasuredGain(Conflict):
+    """Specialists are to go live, and by their report they are no better than their generalist alone."""
+
+    remedy = "Promote a student of the generalist, or train other specialists; the report shows the gain."
+
+    def __init__(self, version: str, gain: float, verdict: str) -> None:
+        super().__init__(
+            f"student {version!r} would ask its specialists for nothing: their measured gain over the "
+            f"generalist is {100 * gain:+.2f} points of accuracy, {verdict}"
+        )
+        self.version = version
+        self.gain = gain
 
 
 class LeaseLost(Conflict):

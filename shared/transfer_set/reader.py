@@ -15,15 +15,21 @@ from shared.transfer_set.format import COLUMNS, IMAGE_DIGEST_BYTES, MANIFEST, Tr
 
 @dataclass(frozen=True)
 class TransferSet:
-    """What the teacher said of each view of each training image."""
+    """What the teacher said of each view of each training image that the set takes."""
 
     manifest: TransferSetManifest
+    rows: NDArray[np.int64]
+    """Indices into the training split, rising, rows."""
+    labelled: NDArray[np.bool_]
+    """Whether the hard label of each image may be used, rows."""
     logits: NDArray[np.float16]
     """z with zero mean in each row, views x rows x classes; softmax(z / T) are the soft targets."""
     shifts: NDArray[np.int8]
-    """Pixels down and to the right, views x rows x 2; `views.apply_shifts` makes the images."""
+    """Pixels down and to the right, views x rows x 2."""
+    flips: NDArray[np.uint8]
+    """1 where the image is mirrored left to right before it is shifted, views x rows; `views.apply_view`."""
     image_digests: NDArray[np.uint8]
-    """Of the unshifted images, rows x 16."""
+    """Of the images as they are, rows x 16."""
 
     @classmethod
     def open(cls, directory: Path) -> "TransferSet":
@@ -43,16 +49,28 @@ class TransferSet:
         if manifest.digest != inputs.digest or sum(shard.rows for shard in manifest.shards) != total:
             raise Corrupt(str(path))
         columns = [_read_shard(directory / shard.file, shard.sha256) for shard in manifest.shards]
-        shapes = {
-            "logits": (inputs.spec.views, inputs.rows, len(inputs.classes)),
-            "shift": (inputs.spec.views, inputs.rows, 2),
-            "image_digest": (inputs.spec.views, inputs.rows, IMAGE_DIGEST_BYTES),
+        shapes: dict[str, tuple[int, ...]] = {
+            "row": (),
+            "labelled": (),
+            "logits": (len(inputs.classes),),
+            "shift": (2,),
+            "flip": (),
+            "image_digest": (IMAGE_DIGEST_BYTES,),
         }
         whole: dict[str, Array] = {}
         for name, shape in shapes.items():
             parts = [column[name] for column in columns]
-            whole[name] = (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(shape)
-        return cls(manifest, whole["logits"], whole["shift"], whole["image_digest"][0])
+            joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            whole[name] = joined.reshape(inputs.spec.views, inputs.rows, *shape)
+        return cls(
+            manifest=manifest,
+            rows=whole["row"][0],
+            labelled=whole["labelled"][0] != 0,
+            logits=whole["logits"],
+            shifts=whole["shift"],
+            flips=whole["flip"],
+            image_digests=whole["image_digest"][0],
+        )
 
     def logits_at(self, temperature: float) -> NDArray[np.float16]:
         """Return the logits z that a loss at this temperature takes: it divides them by T itself.

@@ -1,4 +1,7 @@
-"""Views of an image: small shifts drawn from a seed, so that teacher and student see the same pixels."""
+"""Views of an image: it is mirrored or not, then shifted a little, both drawn from a seed.
+
+Both are stored with the teacher's answer, so that teacher and student see the same pixels.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +14,8 @@ def view_shifts(spec: TransferSetSpec, rows: int, view: int) -> NDArray[np.int8]
 
     Args:
         spec: how far, from which seed, and in how many views.
-        rows: images in the training split.
+        rows: images in the training split, whether the transfer set takes them or not: an image has the same
+            views in every part of the split.
         view: number of the view; 0 is the image as it is.
 
     Returns:
@@ -21,12 +25,45 @@ def view_shifts(spec: TransferSetSpec, rows: int, view: int) -> NDArray[np.int8]
     Raises:
         ValueError: the spec has no such view.
     """
-    if not 0 <= view < spec.views:
-        raise ValueError(f"views are 0 to {spec.views - 1}, not {view}")
+    _check_view(spec, view)
     if view == 0 or spec.jitter_px == 0:
         return np.zeros((rows, 2), np.int8)
     rng = np.random.default_rng([spec.seed, view])
     return rng.integers(-spec.jitter_px, spec.jitter_px, (rows, 2), dtype=np.int8, endpoint=True)
+
+
+def view_flips(spec: TransferSetSpec, rows: int, view: int) -> NDArray[np.uint8]:
+    """Return which images are mirrored left to right in one view: 1 where they are, else 0; rows.
+
+    Arguments and errors are those of `view_shifts`. Flips depend on seed and view alone.
+    """
+    _check_view(spec, view)
+    if view == 0 or not spec.flip:
+        return np.zeros(rows, np.uint8)
+    return np.random.default_rng([spec.seed, view, 1]).integers(0, 2, rows, dtype=np.uint8)
+
+
+def apply_view(
+    images: NDArray[np.uint8], shifts: NDArray[np.int8], flips: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return a view of the images: first mirrored where `flips` is 1, then shifted.
+
+    Args:
+        images: uint8, N x H x W x C.
+        shifts: pixels down and to the right, N x 2.
+        flips: 1 or 0, N.
+    """
+    return apply_shifts(apply_flips(images, flips), shifts)
+
+
+def apply_flips(images: NDArray[np.uint8], flips: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the images, those mirrored left to right where `flips` (N) is 1."""
+    mirrored = flips != 0
+    if not mirrored.any():
+        return images
+    flipped = images.copy()
+    flipped[mirrored] = images[mirrored, :, ::-1]
+    return flipped
 
 
 def apply_shifts(images: NDArray[np.uint8], shifts: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -46,3 +83,8 @@ def apply_shifts(images: NDArray[np.uint8], shifts: NDArray[np.int8]) -> NDArray
     begin = reach - shifts.astype(np.int64)
     shifted = windows[np.arange(len(images)), begin[:, 0], begin[:, 1]]  # N x C x H x W
     return np.ascontiguousarray(np.moveaxis(shifted, 1, 3))
+
+
+def _check_view(spec: TransferSetSpec, view: int) -> None:
+    if not 0 <= view < spec.views:
+        raise ValueError(f"views are 0 to {spec.views - 1}, not {view}")

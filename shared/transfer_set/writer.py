@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +20,44 @@ from shared.transfer_set.format import (
     TransferSetManifest,
     content_digest,
     image_digests,
+    row_keys,
     shard_file,
 )
-from shared.transfer_set.views import apply_shifts, view_shifts
+from shared.transfer_set.known import KnownAnswers
+from shared.transfer_set.selection import Selection
+from shared.transfer_set.views import apply_view, view_flips, view_shifts
 
 LARGEST_LOGIT = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the teacher is asked for one shard of n rows."""
+    """What the teacher is to be asked for one shard: n rows of it, in order."""
 
     rows: NDArray[np.int64]
     """Indices into the training split, n."""
     views: NDArray[np.int32]
     shifts: NDArray[np.int8]
     """Pixels down and to the right, n x 2."""
+    flips: NDArray[np.uint8]
+    """1 where the image is mirrored, n."""
     images: NDArray[np.uint8]
-    """The shifted images, n x H x W x C."""
+    """The views themselves, n x H x W x C."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one shard, but for what the teacher says of them."""
+
+    places: NDArray[np.int64]
+    """Which of the selected images each is of."""
+    rows: NDArray[np.int64]
+    views: NDArray[np.int32]
+    shifts: NDArray[np.int8]
+    flips: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 class TransferSetWriter:
@@ -48,6 +69,8 @@ class TransferSetWriter:
         inputs: TransferSetInputs,
         *,
         images: NDArray[np.uint8],
+        selection: Selection,
+        known: KnownAnswers | None = None,
         shard_rows: int = 8192,
     ) -> None:
         """Open or make the folder.
@@ -56,17 +79,21 @@ class TransferSetWriter:
             directory: `transfer_sets/<inputs.digest>`.
             inputs: what the set is made from.
             images: the training split, uint8 N x H x W x C.
+            selection: which of them the set takes.
+            known: answers that need not be asked for again.
             shard_rows: rows a shard, the unit of resuming.
 
         Raises:
-            ValueError: there are more or fewer images than `inputs.rows`.
+            ValueError: more or fewer images are selected than `inputs.rows`.
         """
-        if len(images) != inputs.rows:
-            raise ValueError(f"inputs speak of {inputs.rows} images, there are {len(images)}")
+        if len(selection.rows) != inputs.rows:
+            raise ValueError(f"inputs speak of {inputs.rows} images, {len(selection.rows)} are selected")
         self.directory = directory
         self.inputs = inputs
         self.total_rows = inputs.rows * inputs.spec.views
         self._images = images
+        self._selection = selection
+        self._known = known
         self._shard_rows = shard_rows
         directory.mkdir(parents=True, exist_ok=True)
         sweep_temporaries(directory)
@@ -84,10 +111,17 @@ class TransferSetWriter:
         """Return how many rows a shard has."""
         return min(self._shard_rows, self.total_rows - number * self._shard_rows)
 
+    def rows_to_ask(self, number: int) -> int:
+        """Return for how many rows of a shard the teacher has to be asked."""
+        return int((~self._answers(self._rows(number))[0]).sum())
+
     def batch(self, number: int) -> Batch:
-        """Return what to ask the teacher for one shard."""
-        rows, views, shifts = self._rows(number)
-        return Batch(rows, views, shifts, apply_shifts(self._images[rows], shifts))
+        """Return what to ask the teacher for one shard: the rows whose answer is not known yet."""
+        shard = self._rows(number)
+        asked = ~self._answers(shard)[0]
+        rows, shifts, flips = shard.rows[asked], shard.shifts[asked], shard.flips[asked]
+        images = apply_view(self._images[rows], shifts, flips)
+        return Batch(rows, shard.views[asked], shifts, flips, images)
 
     def write_shard(self, number: int, logits: Array) -> None:
         """Store the teacher's answer for `batch(number)`.
@@ -97,20 +131,17 @@ class TransferSetWriter:
 
         Args:
             number: of the shard.
-            logits: softened logits z/T as answered at `inputs.temperature`, n x classes.
+            logits: softened logits z/T as answered at `inputs.temperature`, n x classes. Answers known before
+                are stored as they were.
 
         Raises:
             TeacherAnswerInvalid: another shape, a number that is not finite, or one beyond 16-bit floats.
             OSError: the disk is full; shards already there stay.
         """
-        rows, views, shifts = self._rows(number)
-        columns: dict[str, Array] = {
-            "row": rows,
-            "view": views,
-            "shift": shifts,
-            "image_digest": image_digests(self._images[rows]),
-            "logits": self._zero_mean(logits, len(rows)),
-        }
+        shard = self._rows(number)
+        known, answers = self._answers(shard)
+        answers[~known] = self._zero_mean(logits, int((~known).sum()))
+        columns: dict[str, Array] = {**self._known_columns(shard), "logits": answers}
         metadata = {
             "format": str(self.inputs.format),
             "inputs": self.inputs.digest,
@@ -133,7 +164,7 @@ class TransferSetWriter:
         shards = tuple(
             Shard(
                 file=shard_file(number),
-                rows=len(self._rows(number)[0]),
+                rows=self.rows_in(number),
                 sha256=sha256_file(self.directory / shard_file(number)),
             )
             for number in range(self.shards)
@@ -151,18 +182,46 @@ class TransferSetWriter:
         write_atomic(path, manifest.model_dump_json(indent=2).encode())
         return manifest
 
-    def _rows(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]:
-        """Return rows, views and shifts of a shard: view after view, each with all rows in order."""
+    @cached_property
+    def _digests(self) -> NDArray[np.uint8]:
+        """Digests of the selected images, rows x 16."""
+        return image_digests(self._images[row] for row in self._selection.rows)
+
+    def _rows(self, number: int) -> _Rows:
+        """Return the rows of a shard: view after view, each with all selected images in order."""
         if not 0 <= number < self.shards:
             raise ValueError(f"shards are 0 to {self.shards - 1}, not {number}")
         begin = number * self._shard_rows
-        places = np.arange(begin, min(begin + self._shard_rows, self.total_rows), dtype=np.int64)
-        views, rows = np.divmod(places, self.inputs.rows)
+        views, places = np.divmod(
+            np.arange(begin, min(begin + self._shard_rows, self.total_rows), dtype=np.int64), self.inputs.rows
+        )
+        rows = self._selection.rows[places]
         shifts = np.zeros((len(rows), 2), np.int8)
+        flips = np.zeros(len(rows), np.uint8)
         for view in np.unique(views):
-            chosen = views == view
-            shifts[chosen] = view_shifts(self.inputs.spec, self.inputs.rows, int(view))[rows[chosen]]
-        return rows, views.astype(np.int32), shifts
+            of_view = views == view
+            # Drawn for the whole split, so that an image has the same views in whichever part of it.
+            spec, images = self.inputs.spec, len(self._images)
+            shifts[of_view] = view_shifts(spec, images, int(view))[rows[of_view]]
+            flips[of_view] = view_flips(spec, images, int(view))[rows[of_view]]
+        return _Rows(places, rows, views.astype(np.int32), shifts, flips)
+
+    def _known_columns(self, shard: _Rows) -> dict[str, Array]:
+        return {
+            "row": shard.rows,
+            "labelled": self._selection.labelled[shard.places].astype(np.uint8),
+            "view": shard.views,
+            "flip": shard.flips,
+            "shift": shard.shifts,
+            "image_digest": self._digests[shard.places],
+        }
+
+    def _answers(self, shard: _Rows) -> tuple[NDArray[np.bool_], NDArray[np.float16]]:
+        """Return for which rows of a shard an answer is known, and the answers, 0 for the others."""
+        if self._known is None:
+            classes = len(self.inputs.classes)
+            return np.zeros(len(shard), np.bool_), np.zeros((len(shard), classes), np.float16)
+        return self._known.find(row_keys(self._digests[shard.places], shard.shifts, shard.flips))
 
     def _zero_mean(self, logits: Array, rows: int) -> NDArray[np.float16]:
         expected = (rows, len(self.inputs.classes))
@@ -172,7 +231,7 @@ class TransferSetWriter:
             raise TeacherAnswerInvalid("the teacher answered logits that are not finite")
         z = logits.astype(np.float64) * self.inputs.temperature
         z -= z.mean(axis=1, keepdims=True)
-        largest = float(np.abs(z).max())
+        largest = float(np.abs(z).max(initial=0))
         if largest > LARGEST_LOGIT:
             raise TeacherAnswerInvalid(
                 f"the teacher answered a logit of {largest:.3g} (mean taken off); "
@@ -185,14 +244,14 @@ class TransferSetWriter:
         path = self.directory / shard_file(number)
         try:
             columns, metadata = read_tensors(path)
-            rows, views, shifts = self._rows(number)
             whole = (
                 set(columns) == set(COLUMNS)
                 and metadata.get("inputs") == self.inputs.digest
                 and metadata.get("content") == content_digest(columns)
-                and np.array_equal(columns["row"], rows)
-                and np.array_equal(columns["view"], views)
-                and np.array_equal(columns["shift"], shifts)
+                and all(
+                    np.array_equal(columns[name], column)
+                    for name, column in self._known_columns(self._rows(number)).items()
+                )
             )
         except FileNotFoundError:
             return False

@@ -1,4 +1,4 @@
-"""The transfer-set stage: ask the teacher about every view of every training image, once."""
+"""The transfer-set stage: ask the teacher about every view of the selected training images, once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,28 +15,39 @@ from shared.contracts.datasets import DatasetManifest
 from shared.contracts.jobs import Stage
 from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
+from shared.contracts.training import TransferSetSpec
 from shared.distillation.examples import Examples
+from shared.distillation.losses import UNLABELLED
 from shared.models.ensemble import tempers
 from shared.transfer_set.format import TransferSetInputs, preprocessing_digest
+from shared.transfer_set.known import KnownAnswers
 from shared.transfer_set.reader import TransferSet
+from shared.transfer_set.selection import select_rows
 from shared.transfer_set.writer import TransferSetWriter
 
 REQUEST_ROWS = 512
 """Images a request: enough to fill a forward pass, few enough that several are in flight."""
 
 
-class _Asked(BaseModel):
+class _Outcome(BaseModel):
+    rows: int
     teacher_rows: int
+    rows_from_cache: int
 
 
 @dataclass(frozen=True)
 class BuiltTransferSet:
-    """A finished transfer set and what it cost this job; nothing where another job had built it."""
+    """A finished transfer set and what it cost this job."""
 
     digest: str
     path: Path
     seconds: float
+    rows: int
+    """Training images in it."""
     teacher_rows: int
+    """Views that the teacher was asked about."""
+    rows_from_cache: int
+    """Views whose answer was stored already: in this set, or in another of the same teacher."""
 
 
 def build_transfer_set(
@@ -46,46 +57,111 @@ def build_transfer_set(
     teacher: TeacherDescription,
     client: TeacherClient,
 ) -> BuiltTransferSet:
+    """Build the transfer set of a distillation; see `ask_teacher`."""
+    return ask_teacher(
+        context,
+        spec.transfer_set,
+        spec.dataset,
+        manifest,
+        teacher,
+        client,
+        temperature=spec.objective.temperature,
+    )
+
+
+def ask_teacher(
+    context: JobContext,
+    spec: TransferSetSpec,
+    dataset: str,
+    manifest: DatasetManifest,
+    teacher: TeacherDescription,
+    client: TeacherClient,
+    *,
+    temperature: float,
+) -> BuiltTransferSet:
     """Ask the teacher what is not stored yet, with several requests in flight; resumes at the shard.
 
+    Args:
+        context: of the job.
+        spec: which images, in which views.
+        dataset: its name in the store.
+        manifest: of the dataset.
+        teacher: as the job was checked with it.
+        client: of the teacher service.
+        temperature: T at which a teacher is asked whose logits do not serve any T.
+
     Raises:
+        UnknownClass, OmitAndOnly, EmptyTransferSet, LabelsMissing: nothing can be selected so.
         TeacherChanged: the teacher is not the one that the job was checked with.
         TeacherUnavailable: it does not answer.
         TeacherAnswerInvalid: what it answers cannot be logits.
     """
+    train = context.store.datasets.load(dataset, "train")
+    selection = select_rows(spec, train.labels, manifest.classes, images=len(train), dataset=dataset)
     one_for_all = tempers(teacher.merge, teacher.members)
     inputs = TransferSetInputs(
         dataset_digest=manifest.digest,
-        rows=manifest.counts.train,
+        rows=len(selection.rows),
         teacher=teacher.name,
         teacher_digest=teacher.digest,
         preprocessing_digest=preprocessing_digest(teacher.preprocessing),
         classes=teacher.classes,
-        spec=spec.transfer_set,
+        spec=spec,
         tempers=one_for_all,
-        temperature=1.0 if one_for_all else spec.objective.temperature,
+        temperature=1.0 if one_for_all else temperature,
     )
     path = context.store.transfer_sets / inputs.digest
 
     def build(directory: Path) -> None:
-        images = context.store.datasets.load(spec.dataset, "train").images
-        writer = TransferSetWriter(path, inputs, images=images)
+        known = KnownAnswers(context.store.transfer_sets, inputs)
+        writer = TransferSetWriter(path, inputs, images=train.images, selection=selection, known=known)
         asked = _ask(context, writer, teacher, client)
         writer.finish()
-        outcomes.save(directory / "asked.json", _Asked(teacher_rows=asked))
+        outcome = _Outcome(rows=inputs.rows, teacher_rows=asked, rows_from_cache=writer.total_rows - asked)
+        outcomes.save(directory / "asked.json", outcome)
 
     stage = context.once(Stage.TRANSFER_SET, {"transfer_set": inputs.digest}, build)
-    asked = outcomes.load(stage / "asked.json", _Asked)
-    return BuiltTransferSet(inputs.digest, path, seconds_of(stage), asked.teacher_rows)
+    outcome = outcomes.load(stage / "asked.json", _Outcome)
+    return BuiltTransferSet(
+        digest=inputs.digest,
+        path=path,
+        seconds=seconds_of(stage),
+        rows=outcome.rows,
+        teacher_rows=outcome.teacher_rows,
+        rows_from_cache=outcome.rows_from_cache,
+    )
 
 
 def taught_examples(examples: Examples, transfer_set: Path, *, temperature: float) -> Examples:
-    """Return the examples together with what the teacher said of them and the views it was shown."""
+    """Return the examples that the transfer set takes, with what the teacher said and the views it was shown.
+
+    Args:
+        examples: the whole training split, with its labels; the validation images stay as they are.
+        transfer_set: the folder of a finished set of this training split.
+        temperature: T of the loss that will be trained with.
+
+    Returns:
+        Examples of the selected rows alone, in their order. Their labels are -1 where they may not be used;
+        the untaught twin learns from the very same.
+
+    Raises:
+        Corrupt: a file of the transfer set is damaged.
+        InvalidRequest: its logits do not serve this temperature.
+    """
     stored = TransferSet.open(transfer_set)
+    rows = outcomes.tensor(stored.rows)
+    labels = examples.labels
+    if labels is not None:
+        labels = labels[rows].masked_fill(~outcomes.tensor(stored.labelled), UNLABELLED)
+    # A large dataset is not copied where all of it is taken.
+    images = examples.images if len(rows) == examples.rows else examples.images[rows]
     return replace(
         examples,
+        images=images,
+        labels=labels,
         teacher_logits=outcomes.tensor(stored.logits_at(temperature)),
         shifts=outcomes.tensor(stored.shifts),
+        flips=outcomes.tensor(stored.flips),
     )
 
 
@@ -93,19 +169,21 @@ def _ask(
     context: JobContext, writer: TransferSetWriter, teacher: TeacherDescription, client: TeacherClient
 ) -> int:
     """Fill the missing shards; return how many rows the teacher was asked for."""
-    missing = writer.missing_shards()
+    to_ask = {number: writer.rows_to_ask(number) for number in writer.missing_shards()}
+    asked = sum(to_ask.values())
+    done = writer.total_rows - asked
+    context.progress(Stage.TRANSFER_SET, done, writer.total_rows, "rows")
+    for number, rows in to_ask.items():
+        if not rows:
+            writer.write_shard(number, np.empty((0, len(teacher.classes)), np.float32))
     places: list[tuple[int, int]] = []
     shards: dict[int, NDArray[np.float32]] = {}
-    left: dict[int, int] = {}
-    known = writer.total_rows - sum(writer.rows_in(number) for number in missing)
-    done = known
-    context.progress(Stage.TRANSFER_SET, done, writer.total_rows, "rows")
+    left = {number: rows for number, rows in to_ask.items() if rows}
 
     def questions() -> Iterator[NDArray[np.uint8]]:
-        for number in missing:
+        for number in list(left):
             images = writer.batch(number).images
             shards[number] = np.empty((len(images), len(teacher.classes)), np.float32)
-            left[number] = len(images)
             for start in range(0, len(images), REQUEST_ROWS):
                 places.append((number, start))
                 yield images[start : start + REQUEST_ROWS]
@@ -125,4 +203,4 @@ def _ask(
             writer.write_shard(number, shards.pop(number))
         context.progress(Stage.TRANSFER_SET, done, writer.total_rows, "rows")
     context.leave_if_stopped()  # the client ends early, without an error, where it was told to stop
-    return done - known
+    return asked

@@ -5,6 +5,7 @@ from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.errors import ClassMismatch
 from shared.jobs.checks.common import dataset_of, need_fit, need_labels
+from shared.jobs.checks.transfer_set import check_transfer_set
 from shared.jobs.ports import Catalogue
 
 
@@ -16,6 +17,7 @@ def check(spec: DistillationSpec, catalogue: Catalogue) -> None:
         TeacherNotFound: there is no such teacher.
         ClassMismatch: teacher, dataset and student do not name the same classes in the same order.
         InputMismatch: the dataset's images are not what the teacher takes.
+        OmitAndOnly, UnknownClass, EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
     """
     check_distillation(spec, dataset_of(spec.dataset, catalogue), catalogue.teacher(spec.teacher))
 
@@ -28,3 +30,4 @@ def check_distillation(spec: DistillationSpec, dataset: DatasetView, teacher: Te
     if dataset.manifest is not None:
         need_labels(spec.dataset, dataset.manifest, "the untaught twin")
         need_fit(spec.dataset, dataset.manifest, spec.teacher, teacher)
+    check_transfer_set(spec, dataset.manifest, labels_for="the untaught twin")

@@ -10,6 +10,8 @@ from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.training import TransferSetSpec
 from shared.datasets.builtin import DIGITS, load_builtin
 from shared.transfer_set.format import TransferSetInputs, preprocessing_digest
+from shared.transfer_set.known import KnownAnswers
+from shared.transfer_set.selection import select_rows
 from shared.transfer_set.writer import TransferSetWriter
 
 ROWS = 100
@@ -24,7 +26,7 @@ class LinearTeacher:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         self.rows += len(images)
-        return images.reshape(len(images), -1).astype(np.float32) / 255 @ self.weights + 3
+        return images.reshape(len(images), 784).astype(np.float32) / 255 @ self.weights + 3
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +50,7 @@ def make_inputs(**changes: object) -> TransferSetInputs:
         "teacher_digest": digest_of("linear"),
         "preprocessing_digest": preprocessing_digest(preprocessing),
         "classes": DIGITS,
-        "spec": TransferSetSpec(views=3, jitter_px=2, seed=1),
+        "spec": TransferSetSpec(views=3, jitter_px=2, flip=True, seed=1),
         "tempers": True,
     }
     return TransferSetInputs.model_validate({**fields, **changes})
@@ -62,7 +64,27 @@ def inputs() -> TransferSetInputs:
 @pytest.fixture
 def writer(tmp_path: Path, inputs: TransferSetInputs, digits: np.ndarray) -> TransferSetWriter:
     """300 rows in shards of 64: the last is shorter, and shards cross from one view to the next."""
-    return TransferSetWriter(tmp_path / inputs.digest, inputs, images=digits, shard_rows=64)
+    return make_writer(tmp_path / inputs.digest, inputs, digits, shard_rows=64)
+
+
+def make_writer(
+    directory: Path,
+    inputs: TransferSetInputs,
+    images: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    shard_rows: int = 8192,
+    known: KnownAnswers | None = None,
+) -> TransferSetWriter:
+    """Return a writer for the images that the spec selects."""
+    return TransferSetWriter(
+        directory,
+        inputs,
+        images=images,
+        selection=select_rows(inputs.spec, labels, inputs.classes, images=len(images)),
+        known=known,
+        shard_rows=shard_rows,
+    )
 
 
 def write_all(writer: TransferSetWriter, teacher: LinearTeacher) -> None:

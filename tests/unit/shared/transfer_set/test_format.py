@@ -8,10 +8,8 @@ from pydantic import ValidationError
 
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.training import TransferSetSpec
-from shared.transfer_set.format import Shard, image_digests, preprocessing_digest, row_key
+from shared.transfer_set.format import Shard, image_digests, preprocessing_digest, row_keys
 from tests.unit.shared.transfer_set.conftest import make_inputs
-
-SHIFT = np.array([1, -2], np.int8)
 
 
 @pytest.mark.parametrize(
@@ -22,9 +20,12 @@ SHIFT = np.array([1, -2], np.int8)
         {"teacher_digest": "0" * 64},
         {"preprocessing_digest": "0" * 64},
         {"classes": tuple("1234567890")},
-        {"spec": TransferSetSpec(views=3, jitter_px=2, seed=2)},
-        {"spec": TransferSetSpec(views=3, jitter_px=1, seed=1)},
-        {"spec": TransferSetSpec(views=2, jitter_px=2, seed=1)},
+        {"spec": TransferSetSpec(views=3, jitter_px=2, flip=True, seed=2)},
+        {"spec": TransferSetSpec(views=3, jitter_px=1, flip=True, seed=1)},
+        {"spec": TransferSetSpec(views=2, jitter_px=2, flip=True, seed=1)},
+        {"spec": TransferSetSpec(views=3, jitter_px=2, seed=1)},
+        {"spec": TransferSetSpec(views=3, jitter_px=2, flip=True, seed=1, omit=("3",))},
+        {"spec": TransferSetSpec(views=3, jitter_px=2, flip=True, seed=1, label_share=0.5)},
         {"tempers": False},
         {"tempers": False, "temperature": 4.0},
     ],
@@ -64,26 +65,37 @@ def test_images_with_the_same_pixels_in_another_shape_have_another_digest() -> N
     assert image_digests(flat).tobytes() != image_digests(flat.reshape(1, 2, 2, 1)).tobytes()
 
 
-def test_a_row_is_known_by_content_wherever_it_is_stored(digits: np.ndarray) -> None:
-    digest = image_digests(digits)[0]
-    elsewhere = make_inputs(
-        dataset_digest="0" * 64, rows=7, spec=TransferSetSpec(views=9, jitter_px=5, seed=9)
-    )
-    assert row_key(digest, SHIFT, make_inputs()) == row_key(digest, SHIFT, elsewhere)
+def keys_of(images: np.ndarray, shifts: list[list[int]], flips: list[int]) -> list[bytes]:
+    return row_keys(image_digests(images), np.array(shifts, np.int8), np.array(flips, np.uint8)).tolist()
 
 
-def test_what_changes_the_answer_changes_the_key(digits: np.ndarray) -> None:
-    one, two = image_digests(digits[:2])
-    inputs = make_inputs()
-    keys = {
-        row_key(one, SHIFT, inputs),
-        row_key(two, SHIFT, inputs),
-        row_key(one, -SHIFT, inputs),
-        row_key(one, SHIFT, make_inputs(teacher_digest="0" * 64)),
-        row_key(one, SHIFT, make_inputs(preprocessing_digest="0" * 64)),
-        row_key(one, SHIFT, make_inputs(tempers=False, temperature=4.0)),
-    }
-    assert len(keys) == 6
+def test_a_row_is_known_by_its_pixels_wherever_it_is_stored(digits: np.ndarray) -> None:
+    assert keys_of(digits[3:4], [[1, -2]], [1]) == keys_of(digits[:5], [[1, -2]] * 5, [1] * 5)[3:4]
+
+
+def test_what_changes_the_pixels_changes_the_key(digits: np.ndarray) -> None:
+    images = digits[[0, 1, 0, 0, 0, 0]]
+    shifts = [[0, 0], [0, 0], [1, 0], [-1, 0], [0, 1], [0, 0]]
+    assert len(set(keys_of(images, shifts, [0, 0, 0, 0, 0, 1]))) == 6
+
+
+def test_a_key_is_image_digest_shift_and_flip(digits: np.ndarray) -> None:
+    assert keys_of(digits[:1], [[1, -2]], [1]) == [image_digests(digits[:1]).tobytes() + b"\x01\xfe\x01"]
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"dataset_digest": "0" * 64, "rows": 7, "spec": TransferSetSpec(views=9, seed=9)}, True),
+        ({"teacher_digest": "0" * 64}, False),
+        ({"preprocessing_digest": "0" * 64}, False),
+        ({"tempers": False, "temperature": 4.0}, False),
+    ],
+)
+def test_sets_ask_the_same_where_teacher_preprocessing_and_temperature_agree(
+    change: dict[str, object], same: bool
+) -> None:
+    assert make_inputs().asks_the_same(make_inputs(**change)) is same
 
 
 @pytest.mark.parametrize("file", ["../x.safetensors", "shard-00000.pt", "/shard-00000.safetensors"])

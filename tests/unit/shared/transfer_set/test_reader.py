@@ -9,28 +9,29 @@ import pytest
 from shared.errors import Corrupt, InvalidRequest
 from shared.transfer_set.format import image_digests
 from shared.transfer_set.reader import TransferSet
-from shared.transfer_set.views import apply_shifts, view_shifts
+from shared.transfer_set.views import apply_view, view_flips, view_shifts
 from shared.transfer_set.writer import TransferSetWriter
-from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, write_all
+from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, make_writer, write_all
 
 
 def test_logits_belong_to_the_view_that_the_shifts_make(
     writer: TransferSetWriter, digits: np.ndarray, teacher: LinearTeacher
 ) -> None:
-    """What a student sees (image, shift) and what it learns (logits) must be of the same pixels."""
+    """What a student sees (image, shift, flip) and what it learns (logits) must be of the same pixels."""
     write_all(writer, teacher)
     transfer_set = TransferSet.open(writer.directory)
     assert transfer_set.logits.shape == (3, 100, 10)
     for view in range(3):
         np.testing.assert_array_equal(transfer_set.shifts[view], view_shifts(writer.inputs.spec, 100, view))
-        logits = teacher(apply_shifts(digits, transfer_set.shifts[view]))
+        np.testing.assert_array_equal(transfer_set.flips[view], view_flips(writer.inputs.spec, 100, view))
+        logits = teacher(apply_view(digits, transfer_set.shifts[view], transfer_set.flips[view]))
         expected = logits - logits.mean(axis=1, keepdims=True)
         np.testing.assert_allclose(transfer_set.logits[view], expected, rtol=2e-3, atol=1e-2)
     np.testing.assert_array_equal(transfer_set.image_digests, image_digests(digits))
 
 
 def test_a_single_shard_is_not_copied(tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher) -> None:
-    writer = TransferSetWriter(tmp_path, make_inputs(), images=digits)
+    writer = make_writer(tmp_path, make_inputs(), digits)
     write_all(writer, teacher)
     assert not TransferSet.open(tmp_path).logits.flags.owndata
 
@@ -46,7 +47,7 @@ def test_logits_of_a_teacher_that_tempers_serve_any_temperature(
 def test_logits_of_an_arithmetic_ensemble_serve_their_own_temperature_only(
     tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher
 ) -> None:
-    writer = TransferSetWriter(tmp_path, make_inputs(tempers=False, temperature=4.0), images=digits)
+    writer = make_writer(tmp_path, make_inputs(tempers=False, temperature=4.0), digits)
     write_all(writer, teacher)
     transfer_set = TransferSet.open(tmp_path)
     assert transfer_set.logits_at(4.0) is transfer_set.logits

@@ -1,4 +1,6 @@
-"""Views: seeded shifts, and their effect on images."""
+"""Views: seeded shifts and flips, and their effect on images."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -6,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.contracts.training import TransferSetSpec
-from shared.transfer_set.views import apply_shifts, view_shifts
+from shared.transfer_set.views import apply_flips, apply_shifts, apply_view, view_flips, view_shifts
 
 SPEC = TransferSetSpec(views=4, jitter_px=2, seed=7)
+FLIPPING = TransferSetSpec(views=4, jitter_px=2, flip=True, seed=7)
 
 
 def test_view_0_is_the_image_as_it_is() -> None:
@@ -41,9 +44,42 @@ def test_shifts_depend_on_seed_and_view_but_not_on_the_number_of_views() -> None
 
 
 @pytest.mark.parametrize("view", [-1, 4])
-def test_views_beyond_the_spec_are_refused(view: int) -> None:
+@pytest.mark.parametrize("draw", [view_shifts, view_flips])
+def test_views_beyond_the_spec_are_refused(draw: Callable[..., np.ndarray], view: int) -> None:
     with pytest.raises(ValueError, match="0 to 3"):
-        view_shifts(SPEC, 5, view)
+        draw(SPEC, 5, view)
+
+
+def test_only_a_spec_that_flips_mirrors_and_never_the_first_view() -> None:
+    assert not any(view_flips(SPEC, 100, view).any() for view in range(4))
+    assert not view_flips(FLIPPING, 100, 0).any()
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    flips = view_flips(FLIPPING, 10_000, 1)
+    assert flips.dtype == np.uint8
+    assert set(flips.tolist()) == {0, 1}
+    assert abs(int(flips.sum()) - 5_000) < 5 * 50  # five standard deviations
+
+
+def test_flips_depend_on_seed_and_view_and_leave_the_shifts_as_they_were() -> None:
+    assert (view_flips(FLIPPING, 50, 1) != view_flips(FLIPPING, 50, 2)).any()
+    assert (view_flips(FLIPPING, 50, 1) != view_flips(FLIPPING.model_copy(update={"seed": 8}), 50, 1)).any()
+    np.testing.assert_array_equal(view_shifts(FLIPPING, 50, 1), view_shifts(SPEC, 50, 1))
+
+
+def test_a_flip_mirrors_left_to_right_and_keeps_channels() -> None:
+    images = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
+    flipped = apply_flips(images, np.array([0, 1], np.uint8))
+    np.testing.assert_array_equal(flipped[0], images[0])
+    np.testing.assert_array_equal(flipped[1], images[1, :, [2, 1, 0]].transpose(1, 0, 2))
+    np.testing.assert_array_equal(images.ravel(), np.arange(36))  # what was given is not changed
+
+
+def test_an_image_is_mirrored_before_it_is_shifted() -> None:
+    image = np.array([1, 2, 3], np.uint8).reshape(1, 1, 3, 1)
+    seen = apply_view(image, np.array([[0, 1]], np.int8), np.array([1], np.uint8))
+    assert seen.ravel().tolist() == [0, 3, 2]
 
 
 def test_a_shift_moves_down_and_to_the_right_and_fills_with_zeros() -> None:

@@ -12,14 +12,14 @@ from shared.artefacts.tensors import read_tensors
 from shared.errors import TeacherAnswerInvalid
 from shared.transfer_set import writer as writer_module
 from shared.transfer_set.reader import TransferSet, is_finished
-from shared.transfer_set.views import apply_shifts
+from shared.transfer_set.views import apply_view
 from shared.transfer_set.writer import TransferSetWriter
-from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, write_all
+from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, make_writer, write_all
 
 
 def again(writer: TransferSetWriter, digits: np.ndarray) -> TransferSetWriter:
     """Return a writer as the next process would open it."""
-    return TransferSetWriter(writer.directory, writer.inputs, images=digits, shard_rows=64)
+    return make_writer(writer.directory, writer.inputs, digits, shard_rows=64)
 
 
 def test_batches_hold_every_view_of_every_image_once(writer: TransferSetWriter, digits: np.ndarray) -> None:
@@ -28,9 +28,10 @@ def test_batches_hold_every_view_of_every_image_once(writer: TransferSetWriter, 
     seen = [(view, row) for batch in batches for view, row in zip(batch.views, batch.rows, strict=True)]
     assert seen == [(view, row) for view in range(3) for row in range(100)]
     for batch in batches:
-        np.testing.assert_array_equal(batch.images, apply_shifts(digits[batch.rows], batch.shifts))
+        np.testing.assert_array_equal(batch.images, apply_view(digits[batch.rows], batch.shifts, batch.flips))
     np.testing.assert_array_equal(batches[0].images, digits[:64])  # view 0 is the image as it is
     assert any(batch.shifts.any() for batch in batches)
+    assert any(batch.flips.any() for batch in batches)
 
 
 def test_logits_are_stored_with_zero_mean(writer: TransferSetWriter, teacher: LinearTeacher) -> None:
@@ -47,7 +48,7 @@ def test_softened_answers_are_stored_on_the_scale_that_a_loss_divides(
 ) -> None:
     """Asked at T = 4, a teacher answers z/4; softmax(stored / 4) must be its soft targets."""
     inputs = make_inputs(tempers=False, temperature=4.0)
-    writer = TransferSetWriter(tmp_path, inputs, images=digits)
+    writer = make_writer(tmp_path, inputs, digits)
     softened = np.random.default_rng(0).normal(size=(300, 10)).astype(np.float32)
     writer.write_shard(0, softened)
     stored = read_tensors(tmp_path / "shard-00000.safetensors")[0]["logits"].astype(np.float64)
@@ -63,9 +64,7 @@ def test_other_shard_sizes_make_the_same_set(
 ) -> None:
     sets = []
     for shard_rows in (1_000, 300, 7):
-        writer = TransferSetWriter(
-            tmp_path / str(shard_rows), make_inputs(), images=digits, shard_rows=shard_rows
-        )
+        writer = make_writer(tmp_path / str(shard_rows), make_inputs(), digits, shard_rows=shard_rows)
         write_all(writer, teacher)
         sets.append(TransferSet.open(writer.directory))
     for other in sets[1:]:
@@ -103,8 +102,8 @@ def test_the_range_of_16_bit_floats_is_used_to_its_end(writer: TransferSetWriter
 
 
 def test_images_must_be_those_of_the_inputs(tmp_path: Path, digits: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="100 images, there are 99"):
-        TransferSetWriter(tmp_path, make_inputs(), images=digits[:99])
+    with pytest.raises(ValueError, match="100 images, 99 are selected"):
+        make_writer(tmp_path, make_inputs(), digits[:99])
 
 
 # --- going on ----------------------------------------------------------------------------------------------
@@ -145,9 +144,7 @@ def test_a_damaged_shard_is_made_again(
     path = writer.directory / "shard-00002.safetensors"
     data = bytearray(path.read_bytes())
     if damage == "foreign":
-        other = TransferSetWriter(
-            tmp_path / "other", make_inputs(rows=100, teacher="x"), images=digits, shard_rows=64
-        )
+        other = make_writer(tmp_path / "other", make_inputs(teacher="x"), digits, shard_rows=64)
         write_all(other, teacher)
         data = bytearray((other.directory / path.name).read_bytes())
     elif damage == "flip":
@@ -193,12 +190,11 @@ def test_a_failure_while_writing_leaves_no_shard(
 KILLED = """
 import os, random, signal, sys, threading
 from pathlib import Path
-from shared.transfer_set.writer import TransferSetWriter
-from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, write_all
+from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, make_writer, write_all
 from shared.datasets.builtin import load_builtin
 
 digits = load_builtin("mnist-5k", None)[0]["train"].images[:100]
-writer = TransferSetWriter(Path(sys.argv[1]), make_inputs(), images=digits, shard_rows=4)
+writer = make_writer(Path(sys.argv[1]), make_inputs(), digits, shard_rows=4)
 threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGKILL)).start()
 teacher = LinearTeacher()
 while True:
@@ -220,7 +216,7 @@ def test_a_kill_at_any_point_leaves_whole_shards_only(
     assert killed.returncode == -signal.SIGKILL
     for path in directory.glob("shard-*"):
         read_tensors(path)  # raises Corrupt where it is not whole
-    resumed = TransferSetWriter(directory, make_inputs(), images=digits, shard_rows=4)
+    resumed = make_writer(directory, make_inputs(), digits, shard_rows=4)
     assert {path.suffix for path in directory.iterdir()} <= {".safetensors"}  # temporaries are cleared away
     present = len(list(directory.iterdir()))
     assert len(resumed.missing_shards()) == 75 - present

@@ -1,0 +1,75 @@
+"""What is refused of a transfer set when a job is handed in."""
+
+import pytest
+
+from shared.contracts.datasets import DatasetManifest
+from shared.contracts.training import TransferSetSpec
+from shared.errors import (
+    DistillationError,
+    EmptyTransferSet,
+    LabelsMissing,
+    NoLabelsLeft,
+    OmitAndOnly,
+    UnknownClass,
+)
+from shared.jobs.checks import check
+from shared.jobs.checks.transfer_set import check_transfer_set
+from tests.support.jobs import DIGITS, KnownThings, dataset_manifest, dataset_view, distillation_spec
+
+
+@pytest.mark.parametrize(
+    ("transfer_set", "error"),
+    [
+        ({"omit": ("3", "x")}, UnknownClass),
+        ({"only": ("x",)}, UnknownClass),
+        ({"omit": ("3",), "only": ("7",)}, OmitAndOnly),
+        ({"omit": DIGITS}, EmptyTransferSet),
+        ({"share": 0.004}, EmptyTransferSet),
+        ({"label_share": 0.0}, NoLabelsLeft),
+        ({"share": 0.1, "label_share": 0.04}, NoLabelsLeft),
+    ],
+)
+def test_a_transfer_set_that_cannot_be_drawn_is_refused_with_a_remedy(
+    transfer_set: dict[str, object], error: type[DistillationError]
+) -> None:
+    spec = distillation_spec(transfer_set=TransferSetSpec.model_validate(transfer_set))
+    with pytest.raises(error) as refusal:
+        check(spec, KnownThings())
+    assert refusal.value.remedy
+
+
+@pytest.mark.parametrize(
+    "transfer_set",
+    [
+        {"omit": ("3",)},
+        {"only": ("7", "8")},
+        {"share": 0.01},
+        {"label_share": 0.01},
+        {"views": 4, "jitter_px": 2, "flip": True},
+    ],
+)
+def test_a_transfer_set_that_lacks_something_passes(transfer_set: dict[str, object]) -> None:
+    check(distillation_spec(transfer_set=TransferSetSpec.model_validate(transfer_set)), KnownThings())
+
+
+@pytest.mark.parametrize(
+    ("transfer_set", "error"),
+    [({"omit": ("3",), "only": ("7",)}, OmitAndOnly), ({"label_share": 0.0}, NoLabelsLeft)],
+)
+def test_what_is_plain_from_the_order_is_refused_before_the_dataset_is_made(
+    transfer_set: dict[str, object], error: type[DistillationError]
+) -> None:
+    spec = distillation_spec(transfer_set=TransferSetSpec.model_validate(transfer_set))
+    with pytest.raises(error):
+        check(spec, KnownThings(dataset_view(None, builtin=True)))
+
+
+def test_classes_of_images_without_labels_cannot_be_left_out() -> None:
+    unlabelled: DatasetManifest = dataset_manifest(labelled=False)
+    with pytest.raises(LabelsMissing, match="'digits' has no labels, which `omit`"):
+        check_transfer_set(distillation_spec(transfer_set=TransferSetSpec(omit=("3",))), unlabelled)
+
+
+def test_a_job_that_needs_no_labels_may_use_none() -> None:
+    spec = distillation_spec(transfer_set=TransferSetSpec(label_share=0.0))
+    check_transfer_set(spec, dataset_manifest())
