@@ -203,10 +203,10 @@ class SweepSpec(Contract):
     hard_weights: FloatRange = FloatRange(values=(0.0,))
     sampler: Literal["grid", "tpe"] = "grid"
     trials: int = Field(default=20, ge=1, le=10_000)
-    """A network's; of a grid, at most as many as it has points."""
+    """A network's. A grid takes all its points, and is refused where they are more than these."""
     transfer_set: TransferSetSpec = TransferSetSpec()
     budget: Budget = Budget()
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1, max_length=32)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
     """Each trial is trained with each seed; its value is the mean validation accuracy."""
     constraint: SweepConstraint = SweepConstraint()
 
@@ -247,6 +247,8 @@ class SweepTrialsSpec(Contract):
     dataset: Name
     study: str
     """Name of the Optuna study: the id of the parent job and the network's place in it."""
+    transfer_set: Digest
+    """Of the transfer set that the parent built; the teacher is asked nothing more."""
     network: Architecture
     order: SweepSpec
 
