@@ -44,6 +44,22 @@ class Evaluation(Contract):
     """Row: true class; column: predicted class."""
 
 
+class NetFigures(Contract):
+    """One net on labelled images at T = 1, in short: the figures of `Evaluation` under the same names."""
+
+    arm: str
+    seed: int
+    errors: int
+    accuracy: float
+    nll: float
+    brier: float
+    ece: float
+    errors_by_class: dict[str, int]
+    agreement: float | None = None
+    """Share of images on which it names the teacher's class."""
+    validation_accuracy: float | None = None
+
+
 class SeedComparison(Contract):
     """Taught and untaught student of one seed, on the same test images."""
 

@@ -26,7 +26,6 @@ from services.worker.stages.training import (
 )
 from services.worker.stages.transfer_set import build_transfer_set, taught_examples
 from shared.adapters.teacher_client import TeacherClient
-from shared.artefacts.files import write_atomic
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.evaluation import Comparison, Evaluation
 from shared.contracts.jobs import JobResult, Stage
@@ -36,7 +35,7 @@ from shared.contracts.teachers import TeacherDescription
 from shared.distillation.cohort import HARD_LABELS, Net, TrainedNet
 from shared.distillation.evaluation import evaluate
 from shared.distillation.inference import net_logits
-from shared.distillation.report import markdown
+from shared.distillation.reports.files import report_files, write_files
 from shared.distillation.verdict import compare
 from shared.models.network import Network
 
@@ -129,9 +128,9 @@ def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
             teacher_rows=transfer_set.teacher_rows + outcome.teacher_rows,
         ),
     )
-    publish_student(context, report, manifest, preprocessing, exported_at)
-    write_atomic(context.files.report_json, report.model_dump_json(indent=2).encode())
-    write_atomic(context.files.report_md, markdown(report).encode())
+    files = report_files(report)
+    publish_student(context, report, files, manifest, preprocessing, exported_at)
+    write_files(context.files.directory, files)
     context.progress(Stage.REPORT, 1, 1, "files")
     return JobResult(
         teacher=spec.teacher,

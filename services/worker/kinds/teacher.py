@@ -19,7 +19,6 @@ from services.worker.stages.training import (
     preprocessing_of,
     train_nets,
 )
-from shared.artefacts.files import write_atomic
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.evaluation import Evaluation
 from shared.contracts.images import Preprocessing
@@ -30,7 +29,7 @@ from shared.contracts.teachers import TeacherDescription
 from shared.distillation.cohort import Net, TrainedNet
 from shared.distillation.evaluation import evaluate
 from shared.distillation.inference import net_logits
-from shared.distillation.report import markdown
+from shared.distillation.reports.files import report_files, write_files
 from shared.models.checkpoints import stack, to_arrays
 from shared.models.ensemble import merge_logits
 from shared.models.network import Network
@@ -84,8 +83,7 @@ def train_teacher(context: JobContext, spec: TeacherSpec) -> JobResult:
             teacher_rows=0,
         ),
     )
-    write_atomic(context.files.report_json, report.model_dump_json(indent=2).encode())
-    write_atomic(context.files.report_md, markdown(report).encode())
+    write_files(context.files.directory, report_files(report))
     context.progress(Stage.REPORT, 1, 1, "files")
     return JobResult(teacher=spec.name, teacher_digest=teacher.digest)
 

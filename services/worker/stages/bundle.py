@@ -1,6 +1,7 @@
 """The export stage, and the bundle that it ends in: what the gateway serves and what the card says of it."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,6 @@ from shared.contracts.specs import DistillationSpec
 from shared.contracts.students import BundleFile, Latency, StudentCard
 from shared.distillation.cohort import TrainedNet
 from shared.distillation.export import export_onnx, measure_latency, parity
-from shared.distillation.report import markdown
 from shared.models.checkpoints import load_into, to_bytes
 from shared.models.network import Network
 
@@ -81,6 +81,7 @@ def export_student(
 def publish_student(
     context: JobContext,
     report: DistillationReport,
+    report_files: Mapping[str, bytes],
     manifest: DatasetManifest,
     preprocessing: Preprocessing,
     exported: Exported,
@@ -91,8 +92,8 @@ def publish_student(
     def build_bundle(directory: Path) -> None:
         for name in ("model.onnx", "model.safetensors"):
             shutil.copyfile(exported.path / name, directory / name)
-        outcomes.save(directory / "report.json", report)
-        (directory / "report.md").write_text(markdown(report), encoding="utf-8")
+        for name, content in report_files.items():
+            (directory / name).write_bytes(content)
         files = {
             path.name: BundleFile(sha256=sha256_file(path), size_bytes=path.stat().st_size)
             for path in sorted(directory.iterdir())

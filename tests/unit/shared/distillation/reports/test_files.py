@@ -4,12 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from shared.contracts.evaluation import Verdict
-from shared.contracts.reports import Cost, DistillationReport, EpochPoint, TeacherReport, TrainingCurve
+from shared.contracts.evaluation import NetFigures, Verdict
+from shared.contracts.reports import (
+    Cost,
+    DistillationReport,
+    EpochPoint,
+    RepairedNet,
+    RepairReport,
+    TeacherReport,
+    TrainingCurve,
+)
 from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.students import Latency
 from shared.distillation.evaluation import evaluate
-from shared.distillation.report import markdown, verdict_sentence
+from shared.distillation.reports.files import markdown, report_files, write_files
+from shared.distillation.reports.sections import errors_by_class, verdict_sentence
 from shared.distillation.verdict import compare
 
 CLASSES = ("ant", "bee|wasp", "<b>")
@@ -40,7 +49,13 @@ def curve(arm: str, epochs: int = 30) -> TrainingCurve:
 
 
 COST = Cost(
-    seconds={"train": 12.34}, teacher_rows=3500, device="cpu (x)", threads=2, torch="2.13", imago="0.1"
+    seconds={"train": 12.34},
+    teacher_rows=3500,
+    cached_rows=7000,
+    device="cpu (x)",
+    threads=2,
+    torch="2.13",
+    imago="0.1",
 )
 
 
@@ -56,6 +71,7 @@ def distillation():
         student_version="wren-1",
         teacher_parameters=2_395_210,
         student_parameters=1_276_810,
+        student_bytes=5_110_123,
         teacher=evaluation(1),
         taught=evaluation(2),
         untaught=evaluation(5),
@@ -101,7 +117,7 @@ def test_teacher_untaught_and_distilled_stand_side_by_side(distillation):
 def test_each_seed_and_each_class_has_its_row(distillation):
     page = markdown(distillation)
     assert [row[0] for row in table_below(page, "The verdict, seed by seed")[2:]] == ["0", "1"]
-    assert table_below(page, "Errors by class")[2] == ["ant", "1", "2", "1"]
+    assert table_below(page, "Errors by class")[2] == ["ant", "20", "1", "2", "1"]
 
 
 def test_class_names_cannot_break_the_page(distillation):
@@ -128,7 +144,8 @@ def test_latency_and_cost_are_stated(distillation):
     page = markdown(distillation)
     assert "| student, in process | 1 | 0.123 | 0.500 |" in page
     assert "| teacher, over HTTP | 1 | 4.500 |" in page
-    assert "3,500 rows asked of a teacher" in page
+    assert "3,500 rows asked of a teacher, 7,000 rows from the cache" in page
+    assert "1,276,810 parameters, 5.11 MB as ONNX; the teacher has 2,395,210, 1.9 times as many" in page
 
 
 @pytest.mark.parametrize(
@@ -150,3 +167,95 @@ def test_a_teachers_page_says_what_it_is_and_how_good(seeds, words):
     assert page.startswith("# Teacher owl\n")
     assert words in page
     assert table_below(page, "On the test split")[2][1] == "3 of 60"
+
+
+def test_warnings_stand_above_the_figures(distillation):
+    warned = distillation.model_copy(update={"warnings": ("the teacher is no better than <b>",)})
+    page = markdown(warned)
+    assert "> **Warning:** the teacher is no better than \\<b\\>" in page
+    assert page.index("Warning") < page.index("## On the test split")
+    assert "Warning" not in markdown(distillation)
+
+
+def test_confusions_are_listed_with_the_most_frequent_first(distillation):
+    rows = table_below(markdown(distillation), "Confusions of the distilled student")[2:]
+    assert rows == [["ant", "bee\\|wasp", "1"], ["bee\\|wasp", "\\<b\\>", "1"]]
+
+
+def test_of_two_hundred_classes_the_worst_twenty_are_shown():
+    names = [f"class {number}" for number in range(200)]
+    labels = torch.arange(200).repeat_interleave(30)
+    logits = 5.0 * torch.nn.functional.one_hot(labels, 200)
+    for place in range(30):  # class 10 + n has n errors
+        wrong = (labels == 10 + place).nonzero().flatten()[:place]
+        logits[wrong] = logits[wrong].roll(1, dims=1)
+    text = errors_by_class([("distilled", evaluate(logits, labels, names))])
+    rows = [line for line in text.splitlines() if line.startswith("| class ")][1:]
+    assert len(rows) == 20
+    assert rows[0] == "| class 39 | 30 | 29 |"
+    assert "The 20 of 200 classes with the most errors of distilled, which has none in 171." in text
+
+
+def test_repaired_biases_are_shown_with_the_errors_before_and_after(distillation):
+    def figures(arm: str, seed: int, errors: int) -> NetFigures:
+        return NetFigures(
+            arm=arm, seed=seed, errors=errors, accuracy=1 - errors / 60, nll=0.1, brier=0.1, ece=0.1,
+            errors_by_class=dict.fromkeys(CLASSES, 0),
+        )  # fmt: skip
+
+    repair = RepairReport(
+        source="unlabelled",
+        images=3500,
+        shares=(0.25, 0.25, 0.5),
+        nets=(RepairedNet(arm="taught", seed=0, biases=(-1.0, -1.5, 2.5), before=figures("taught", 0, 8)),),
+        comparison_before=comparison(),
+    )
+    nets = (figures("taught", 0, 2),)
+    page = markdown(distillation.model_copy(update={"repair": repair, "nets": nets}))
+    assert "mean softmax mass on 3,500 training images, whose labels were not read" in page
+    assert table_below(page, "Class biases repaired")[0][0].startswith("To each net's last layer")
+    assert "| taught | 0 | 8 | 2 | +10.00 | \\<b\\>: +2.50 |" in page
+
+
+def test_the_files_are_those_that_the_report_lists_and_the_page_shows_its_plots(distillation, tmp_path):
+    files = report_files(distillation)
+    stored = DistillationReport.model_validate_json(files["report.json"])
+    assert set(files) == set(stored.files)
+    assert {"reliability.png", "reliability.svg", "confusion.png", "curves.svg"} <= set(files)
+    page = files["report.md"].decode()
+    for plot in stored.plots:
+        assert f"![{plot.title}]({plot.name}.png)" in page
+    write_files(tmp_path, files)
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_ensembles_page_shows_each_net_alone():
+    def member(seed: int) -> NetFigures:
+        return NetFigures(
+            arm="teacher",
+            seed=seed,
+            errors=seed,
+            accuracy=0.9,
+            nll=0.1,
+            brier=0.1,
+            ece=0.1,
+            errors_by_class={},
+        )
+
+    report = TeacherReport(
+        job_id="j-2",
+        created_at=AT,
+        spec=TeacherSpec(name="owl", dataset="birds", seeds=(3, 4)),
+        dataset_digest="d" * 64,
+        teacher_digest="e" * 64,
+        parameters=10,
+        evaluation=evaluation(2),
+        members=(member(3), member(4)),
+        curves=(curve("teacher"),),
+        cost=COST,
+    )
+    assert [row[:2] for row in table_below(markdown(report), "Each net alone")[2:]] == [
+        ["3", "3"],
+        ["4", "4"],
+    ]
