@@ -138,7 +138,9 @@ class SpecialistTraining(Contract):
     regularisation: Regularisation = Regularisation()
     rest: Literal["dustbin", "soft_targets"] = "dustbin"
     """What stands for all other classes: one dustbin class, or the generalist's soft targets over all classes
-    for the images that are not special (section 6.1)."""
+    for the images that are not special (section 6.1). The latter are taken at T = 1 and every image weighs
+    the same, as hard targets of special images and soft ones of the others would not add up otherwise; so
+    weights and temperature are not used then."""
     soft_weight: float = Field(default=0.5, ge=0)
     """Of the generalist's soft targets over the special classes and the dustbin, shifted to the resampled
     class shares; 0 leaves them out. They keep a specialist from overfitting."""
@@ -160,6 +162,8 @@ class SpecialistsSpec(Contract):
     dataset: Name
     plan: SpecialistPlan = SpecialistPlan()
     training: SpecialistTraining = SpecialistTraining()
+    transfer_set: TransferSetSpec = TransferSetSpec()
+    """The views on which the generalist is asked and specialists are trained: jitter and flips go here."""
     top_n: int = Field(default=1, ge=1, le=100)
     """Specialists that cover any of the generalist's top n classes are asked."""
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1, max_length=32)
@@ -224,6 +228,7 @@ class SpecialistSpec(Contract):
     dataset: Name
     classes: tuple[str, ...] = Field(min_length=1)
     training: SpecialistTraining = SpecialistTraining()
+    transfer_set: TransferSetSpec = TransferSetSpec()
     seed: Seed = 0
 
 

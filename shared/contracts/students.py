@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.contracts.architectures import Architecture
 from shared.contracts.base import Classes, Contract, Digest, Name
 from shared.contracts.evaluation import Comparison, Evaluation
 from shared.contracts.images import Preprocessing
+from shared.contracts.specialists import Combination, need_classes
 from shared.contracts.training import Objective
 
 STUDENT_FORMAT: Final = 1
@@ -42,8 +43,11 @@ class StudentCard(Contract):
     classes: Classes
     preprocessing: Preprocessing
     architecture: Architecture
+    specialists: Combination | None = None
+    """Where given, the student is a generalist with specialists: `generalist.onnx` and `specialist-00.onnx`
+    and so on, in place of `model.onnx`. Then `teacher` is the generalist, and the comparison is with it."""
     parameters: int
-    """Numbers in the net."""
+    """Numbers in the net, or in all of them."""
     teacher: Name
     teacher_digest: Digest
     teacher_parameters: int
@@ -60,6 +64,11 @@ class StudentCard(Contract):
     onnx_largest_difference: float
     """Largest difference between ONNX and PyTorch logits on held-out images."""
     files: dict[str, BundleFile]
+
+    @model_validator(mode="after")
+    def _specialists_fit(self) -> "StudentCard":
+        need_classes(self.classes, self.specialists)
+        return self
 
 
 class StudentView(Contract):

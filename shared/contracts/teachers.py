@@ -3,11 +3,12 @@
 from datetime import datetime
 from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.contracts.architectures import Architecture
 from shared.contracts.base import Classes, Contract, Digest, Name, Temperature
 from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.specialists import Combination, need_classes
 
 TEACHER_FORMAT: Final = 1
 
@@ -31,11 +32,21 @@ class TeacherDescription(Contract):
     members: int = Field(ge=1)
     """Nets in the ensemble; each parameter is stored with this leading dimension."""
     merge: Literal["geometric", "arithmetic"]
+    specialists: Combination | None = None
+    """Where given, the one net is a generalist that answers together with its specialists. Its tensors are
+    stored as `generalist/NAME`, theirs as `specialist-00/NAME` and so on."""
     classes: Classes
     preprocessing: Preprocessing
     test_accuracy: float | None = None
     job_id: str | None = None
     created_at: datetime
+
+    @model_validator(mode="after")
+    def _specialists_fit(self) -> "TeacherDescription":
+        need_classes(self.classes, self.specialists)
+        if self.specialists is not None and self.members != 1:
+            raise ValueError("a generalist with specialists is one net")
+        return self
 
 
 class TeacherView(Contract):
@@ -48,6 +59,8 @@ class TeacherView(Contract):
     architecture: Architecture
     members: int
     merge: Literal["geometric", "arithmetic"]
+    specialists: int = 0
+    """How many specialists answer together with it."""
     tempers: bool
     """True where logits at any T are logits at T = 1 divided by T (not so for an arithmetic ensemble)."""
     test_accuracy: float | None = None

@@ -11,6 +11,7 @@ from shared.contracts.specs import (
     JobSpec,
     MutualSpec,
     SelfDistillationSpec,
+    SpecialistPlan,
     SpecialistSpec,
     SpecialistsSpec,
     SweepSpec,
@@ -44,7 +45,7 @@ SPECS: list[JobSpec] = [
     SelfDistillationSpec(name="self", dataset="digits"),
     MutualSpec(name="cohort", dataset="digits"),
     CodistillationSpec(name="cohort", dataset="digits"),
-    SpecialistsSpec(name="experts", dataset="digits", generalist="big"),
+    SpecialistsSpec(name="experts", dataset="digits", generalist="big", plan=SpecialistPlan(size=4)),
     SweepSpec(name="sweep", dataset="digits", teacher="big"),
 ]
 """One of each kind that can be submitted."""
