@@ -20,7 +20,7 @@ _NAME = re.compile(r"^(\d{8})\.json$")
 class CohortState(Contract):
     """Where training is. Random numbers follow from seed, epoch and step, so no generator has a state."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     training: Digest
     """Of all that the training follows from; a checkpoint of another training is none."""
     epoch: int

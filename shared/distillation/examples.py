@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float16, Int8, Int64, UInt8
+from jaxtyping import Bool, Float, Float16, Int8, Int64, UInt8
 from torch import Tensor
 
 from shared.artefacts.files import sha256_bytes
@@ -199,9 +199,9 @@ class Batches:
         generator = generator_of("jitter", seed, epoch)
         return torch.randint(-self._jitter_px, self._jitter_px + 1, (self.rows, 2), generator=generator)
 
-    def _draw_flips(self, seed: int, epoch: int) -> UInt8[Tensor, " rows"]:
+    def _draw_flips(self, seed: int, epoch: int) -> Bool[Tensor, " rows"]:
         generator = generator_of("flips", seed, epoch)
-        return torch.randint(0, 2, (self.rows,), generator=generator, dtype=torch.uint8)
+        return torch.randint(0, 2, (self.rows,), generator=generator, dtype=torch.uint8).bool()
 
     def _images(
         self, rows: Int64[Tensor, "nets batch"], lanes: Int64[Tensor, " nets"], shown: slice
@@ -209,12 +209,18 @@ class Batches:
         pixels = self._pixels.index_select(0, rows.flatten())
         shifts, flips = self._shifts_of(rows, lanes, shown), self._flips_of(rows, lanes, shown)
         if self._margin:
-            down, right = (shifts[..., 0], shifts[..., 1]) if shifts is not None else (0, 0)
+            down = right = torch.zeros_like(rows)
+            if shifts is not None:
+                down, right = shifts[..., 0], shifts[..., 1]
+            if flips is not None:
+                # An image that is mirrored and then moves right is one that moves left and is then mirrored.
+                right = torch.where(flips, -right, right)
             # Content that moves down and right is read from further up and left.
             start = (self._margin - down) * self._row_values + (self._margin - right) * self._channels
-            begin = start.view(-1, 1) if shifts is not None else start
-            pixels = pixels.gather(1, (begin + self._window).expand(len(pixels), -1))
+            pixels = pixels.gather(1, start.view(-1, 1) + self._window)
         images = pixels.view(*rows.shape, self._height, self._width, self._channels)
+        if flips is not None:
+            images = torch.where(flips[..., None, None, None], images.flip(-2), images)
         return images
 
     def _shifts_of(
@@ -228,11 +234,11 @@ class Batches:
 
     def _flips_of(
         self, rows: Int64[Tensor, "nets batch"], lanes: Int64[Tensor, " nets"], shown: slice
-    ) -> UInt8[Tensor, "nets batch"] | None:
+    ) -> Bool[Tensor, "nets batch"] | None:
         if self._drawn_flips is not None:
             return self._drawn_flips[:, shown].index_select(0, lanes)
         if self._flips is not None and self._mirrors[self._view]:
-            return self._flips[self._view][rows]
+            return self._flips[self._view][rows].bool()
         return None
 
     def _window_offsets(self) -> Int64[Tensor, " values"]:

@@ -4,19 +4,26 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from shared.contracts.architectures import Architecture
 from shared.contracts.images import Preprocessing
 from shared.contracts.training import Budget, Objective, Regularisation
+from shared.distillation.dropout import Dropout
 from shared.distillation.examples import Batch
-from shared.distillation.losses import hard_label_loss, objective_loss
+from shared.distillation.hints import LayerTerms, TeacherFeatures
+from shared.distillation.losses import (
+    hard_label_loss,
+    objective_loss,
+    peer_loss,
+    takes_labels,
+    takes_teacher,
+)
+from shared.distillation.nets import Net
 from shared.errors import Diverged
 from shared.models.checkpoints import stack
 from shared.models.network import Network
 from shared.models.normalise import normalise
-from shared.models.seeds import mixed_seed
 
 _VALIDATION_ROWS = 2000
 
@@ -24,70 +31,106 @@ _VALIDATION_ROWS = 2000
 class NetStack:
     """Parameters, optimiser and best weights of nets that are trained by the same calls.
 
-    All state has a leading dimension of nets, and every operation on it acts on each net by itself, so a net
-    ends as it would alone.
+    All state has a leading dimension of nets, and every operation on it but the loss of peers acts on each
+    net by itself, so a net ends as it would alone.
 
     Args:
-        architecture: of every net.
-        seeds: of the nets' first weights and dropout.
-        objectives: a net's each.
-        classes: how many.
+        network: the architecture of every net.
+        nets: what each starts from and minimises.
+        initial: first weights and buffers of nets by (arm, seed); the others start from their seed.
         preprocessing: from pixels to what the nets see.
-        budget: optimiser and rate.
+        budget: optimiser, rate and precision.
         regularisation: dropout and max-norm.
+        teacher: whose layers the objectives look into, or None where none does.
         device: where the nets live.
-        bf16: run the products in bfloat16.
+
+    Raises:
+        UnknownLayer: an objective names a layer that is not there.
+        LayersDoNotJoin: a pair of layers cannot be compared.
     """
 
     def __init__(
         self,
-        architecture: Architecture,
-        seeds: Sequence[int],
-        objectives: Sequence[Objective],
+        network: Network,
+        nets: Sequence[Net],
         *,
-        classes: int,
+        initial: Mapping[tuple[str, int], Mapping[str, Tensor]],
         preprocessing: Preprocessing,
         budget: Budget,
         regularisation: Regularisation,
+        teacher: TeacherFeatures | None,
         device: torch.device,
-        bf16: bool,
     ) -> None:
-        self.seeds = tuple(seeds)
+        self.nets = tuple(nets)
         self.device = device
-        self._objectives = _indices_by_objective(objectives, device)
+        self._network = network
         self._preprocessing = preprocessing
-        self._regularisation = regularisation
-        self._bf16 = bf16
-        self._network = Network(architecture, preprocessing.input, classes)
-        first = stack([self._network.initial(seed) for seed in seeds])
-        self.tensors = {name: tensor.to(device) for name, tensor in first.items()}
+        self._max_norm = regularisation.max_norm
+        self._bf16 = budget.precision == "bfloat16"
+        first = stack([initial.get((net.arm, net.seed)) or network.initial(net.own_seed) for net in nets])
+        # A copy: given weights stay as they are.
+        self.tensors = {name: tensor.to(device, copy=True) for name, tensor in first.items()}
         self.weights = {
             name: tensor.requires_grad_()
             for name, tensor in self.tensors.items()
-            if name in self._network.trainable
+            if name in network.trainable
         }
         self.best = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
-        self.loss_sum = torch.zeros(len(seeds), dtype=torch.float64, device=device)
-        self._optimizer = _optimizer(list(self.weights.values()), budget)
-        self._units = self._network.dropout_units
-        self._limited = [self.weights[name] for name in self._network.max_norm_weights]
-        # One generator a net, seeded anew for each step: no state to carry over a checkpoint.
-        self._generator = torch.Generator(device=device)
+        self.loss_sum = torch.zeros(len(nets), dtype=torch.float64, device=device)
+        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+        self._tasks = _tasks(nets, device)
+        self._layer_terms: list[tuple[Int64[Tensor, " _"], LayerTerms]] = []
+        for objective, _, which in self._tasks:
+            if objective.needs_features:
+                assert teacher is not None, "checked before"
+                seeds = [nets[net].own_seed for net in which.tolist()]
+                self._layer_terms.append((which, LayerTerms(objective, network, teacher, seeds, device)))
+        self._layers = tuple(dict.fromkeys(name for _, terms in self._layer_terms for name in terms.layers))
+        # Name, tensor, and which nets its leading dimension stands for.
+        self._trained = [(name, tensor, tuple(range(len(nets)))) for name, tensor in self.weights.items()]
+        for which, terms in self._layer_terms:
+            for name, tensor in terms.regressors.items():
+                self._trained.append((f"regressor.{name}", tensor, tuple(which.tolist())))
+        self._optimizer = _optimizer([tensor for _, tensor, _ in self._trained], budget)
+        self._dropout = Dropout(regularisation, network.dropout_units, device)
+        self._limited = [self.weights[name] for name in network.max_norm_weights]
 
-    def step(self, batch: Batch, *, epoch: int, step: int, learning_rate: float) -> None:
-        """Take one optimiser step on a batch a net; epoch and step are counted from 0.
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the nets' batches."""
+        return tuple(net.seed for net in self.nets)
+
+    def step(self, batch: Batch, *, epoch: int, step: int, taken: int, learning_rate: float) -> None:
+        """Take one optimiser step on a batch a net.
+
+        Args:
+            batch: a net's each.
+            epoch: counted from 0.
+            step: of the epoch, counted from 0.
+            taken: steps of the training before this one.
+            learning_rate: of this step.
 
         Raises:
             Diverged: a loss is not finite; the weights are as they were. On CUDA, where looking would mean
-                waiting at every step, `loss_sum` tells at the end of the epoch.
+                waiting at every step, `check` tells later.
         """
-        keep = self._dropout(batch.images.shape[1], epoch, step)
+        keep = self._dropout.factors([net.own_seed for net in self.nets], batch.images.shape[1], epoch, step)
+        features: dict[str, Tensor] = {}
         with self._products():
-            logits = self._network.logits(self.tensors, batch.images, keep, training=True)
-        losses = self._losses(logits.float(), batch)
+            if self._layers:
+                logits, features = self._network.features(
+                    self.tensors, batch.images, self._layers, keep, training=True
+                )
+            else:
+                logits = self._network.logits(self.tensors, batch.images, keep, training=True)
+        losses = self._losses(logits.float(), features, batch, taken)
         self.loss_sum += losses.detach() * batch.images.shape[1]
-        if self.device.type == "cpu" and not bool(losses.isfinite().all()):
-            raise Diverged(epoch + 1, float(losses.detach().sum()))
+        finite = losses.detach().isfinite().all()
+        if self.device.type == "cpu":
+            if not finite:
+                raise Diverged(epoch + 1, float(losses.detach().sum()), step + 1)
+        else:
+            self._first_bad = torch.where(finite | (self._first_bad >= 0), self._first_bad, step)
         self._optimizer.zero_grad()
         # Each net's weights feel its own loss only, so the sum gives every net its own gradient.
         torch.autograd.backward(losses.sum())
@@ -96,11 +139,25 @@ class NetStack:
         self._optimizer.step()
         self._limit_norms()
 
+    def check(self, epoch: int) -> None:
+        """Check that losses and weights are finite; waits for the device.
+
+        Args:
+            epoch: that is or was trained, counted from 1.
+
+        Raises:
+            Diverged: they are not.
+        """
+        bad = int(self._first_bad)
+        finite = all(bool(tensor.isfinite().all()) for tensor in self.tensors.values())
+        if bad >= 0 or not finite:
+            raise Diverged(epoch, float("nan"), bad + 1 if bad >= 0 else None)
+
     def validate(
         self, images: UInt8[Tensor, "rows height width channels"], labels: Int64[Tensor, " rows"]
     ) -> tuple[Float64[Tensor, " nets"], Float64[Tensor, " nets"]]:
         """Return each net's accuracy and mean loss in nats on labelled images at T = 1."""
-        nets = len(self.seeds)
+        nets = len(self.nets)
         right = torch.zeros(nets, dtype=torch.float64, device=self.device)
         nats = torch.zeros(nets, dtype=torch.float64, device=self.device)
         with torch.inference_mode():
@@ -121,111 +178,123 @@ class NetStack:
                     for name, tensor in self.tensors.items():
                         self.best[name][net].copy_(tensor[net])
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that training goes on from, each tensor with a leading dimension of nets."""
-        tensors = {"loss_sum": self.loss_sum}
-        for name, tensor in self.tensors.items():
-            tensors[f"tensors/{name}"] = tensor.detach()
-            tensors[f"best/{name}"] = self.best[name]
-        for name, weight in self.weights.items():
-            for key, value in self._optimizer.state[weight].items():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
-                    tensors[f"optimizer/{key}/{name}"] = value
-        return tensors
+    def state(self) -> list[dict[str, Tensor]]:
+        """Return all that each net's training goes on from."""
+        states = [{"loss_sum": self.loss_sum[net].clone()} for net in range(len(self.nets))]
+        for net, state in enumerate(states):
+            for name, tensor in self.tensors.items():
+                state[f"tensors/{name}"] = tensor.detach()[net]
+                state[f"best/{name}"] = self.best[name][net]
+        for name, weight, nets in self._trained:
+            for place, net in enumerate(nets):
+                if name not in self.tensors:
+                    states[net][f"regressor/{name}"] = weight.detach()[place]
+                for slot, value in self._optimizer.state[weight].items():
+                    # Adam counts steps a tensor, not a number of it.
+                    own = value[place] if value.shape == weight.shape else value.clone()
+                    states[net][f"optimizer/{slot}/{name}"] = own
+        return states
 
-    def restore(self, tensors: Mapping[str, Tensor], steps_taken: int) -> None:
-        """Take over what `state` returned after so many steps."""
-        self.loss_sum.copy_(tensors["loss_sum"])
+    def restore(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take over what `state` returned."""
+        self.loss_sum.copy_(torch.stack([state["loss_sum"] for state in states]))
         slots: dict[int, dict[str, Tensor]] = {}
         with torch.no_grad():
             for name, tensor in self.tensors.items():
-                tensor.copy_(tensors[f"tensors/{name}"])
-                self.best[name].copy_(tensors[f"best/{name}"])
-            for index, name in enumerate(self.weights):
-                of_weight = {
-                    key.split("/")[1]: value.clone()
-                    for key, value in tensors.items()
-                    if key.startswith("optimizer/") and key.endswith(f"/{name}")
-                }
-                if of_weight:
-                    slots[index] = {"step": torch.tensor(float(steps_taken)), **of_weight}
+                tensor.copy_(torch.stack([state[f"tensors/{name}"] for state in states]))
+                self.best[name].copy_(torch.stack([state[f"best/{name}"] for state in states]))
+            for index, (name, weight, nets) in enumerate(self._trained):
+                own = [states[net] for net in nets]
+                if name not in self.tensors:
+                    weight.copy_(torch.stack([state[f"regressor/{name}"] for state in own]))
+                keys = [key for key in own[0] if key.startswith("optimizer/") and key.endswith(f"/{name}")]
+                found = {key.split("/")[1]: [state[key] for state in own] for key in keys}
+                if found:
+                    slots[index] = {
+                        slot: torch.stack(values) if values[0].ndim else values[0]
+                        for slot, values in found.items()
+                    }
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
-    def _losses(self, logits: Float[Tensor, "nets batch classes"], batch: Batch) -> Float[Tensor, " nets"]:
-        losses = logits.new_zeros(len(self.seeds))
-        for objective, nets in self._objectives:
-            labels, teacher = batch.labels, batch.teacher_logits
-            of_arm = objective_loss(
-                logits[nets],
-                teacher[nets] if teacher is not None else None,
-                labels[nets] if labels is not None else None,
-                objective,
-            )
-            losses = losses.index_copy(0, nets, of_arm)
+    def _losses(
+        self,
+        logits: Float[Tensor, "nets batch classes"],
+        features: Mapping[str, Tensor],
+        batch: Batch,
+        taken: int,
+    ) -> Float[Tensor, " nets"]:
+        losses = logits.new_zeros(len(self.nets))
+        for objective, peers, which in self._tasks:
+            labels = batch.labels[which] if batch.labels is not None else None
+            if peers:
+                found = _losses_of_peers(logits[which], labels, objective, taken)
+            else:
+                teacher = batch.teacher_logits[which] if batch.teacher_logits is not None else None
+                # Before a teacher is there the labels are all there is.
+                present = objective if teacher is not None else _without_teacher(objective)
+                found = objective_loss(logits[which], teacher, labels, present, step=taken)
+            losses = losses.index_copy(0, which, found)
+        for which, terms in self._layer_terms:
+            own = {name: feature[which] for name, feature in features.items()}
+            of_layers = terms.losses(own, batch.pixels[which], step=taken)
+            if of_layers is not None:
+                losses = losses.index_add(0, which, of_layers)
         return losses
 
-    def _dropout(self, rows: int, epoch: int, step: int) -> list[Tensor | None] | None:
-        """Return factors for the units that enter each layer: 0, or 1 / share kept."""
-        rule = self._regularisation
-        if not (rule.input_dropout or rule.hidden_dropout):
-            return None
-        shares = [rule.input_dropout, *[rule.hidden_dropout] * (len(self._units) - 1)]
-        masks = [self._drawn(seed, epoch, step, rows, shares) for seed in self.seeds]
-        return [
-            torch.stack([mask[layer] for mask in masks]).to(torch.float32) / (1 - share) if share else None
-            for layer, share in enumerate(shares)
-        ]
-
-    def _drawn(
-        self, seed: int, epoch: int, step: int, rows: int, shares: Sequence[float]
-    ) -> tuple[Bool[Tensor, "batch _"], ...]:
-        """Return which units stay, drawn from 16 random bits each.
-
-        One draw of whole words for all layers is some ten times faster on a CPU than `bernoulli_`; a share
-        is exact to 1/65,536.
-        """
-        self._generator.manual_seed(mixed_seed("dropout", seed, epoch, step))
-        wanted = rows * sum(self._units)
-        words = torch.empty(-(-wanted // 4), dtype=torch.int64, device=self.device)
-        # Without bounds the sign bit would never be set.
-        bits = words.random_(-(2**63), None, generator=self._generator).view(torch.int16)[:wanted]
-        parts = torch.split(bits, [rows * units for units in self._units])
-        return tuple(
-            (part >= round(share * 65_536) - 32_768).view(rows, units)
-            for part, share, units in zip(parts, shares, self._units, strict=True)
-        )
-
     def _limit_norms(self) -> None:
-        largest = self._regularisation.max_norm
-        if largest is None:
+        if self._max_norm is None:
             return
         with torch.no_grad():
             for weight in self._limited:
                 incoming = tuple(range(2, weight.dim()))
                 norms = torch.linalg.vector_norm(weight, dim=incoming, keepdim=True)
-                weight.mul_((largest / norms.clamp_min(1e-12)).clamp_max_(1.0))
+                weight.mul_((self._max_norm / norms.clamp_min(1e-12)).clamp_max_(1.0))
 
     def _products(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16)
 
 
+def _losses_of_peers(
+    logits: Tensor, labels: Tensor | None, objective: Objective, taken: int
+) -> Float[Tensor, " members"]:
+    losses = logits.new_zeros(logits.shape[0])
+    if takes_teacher(objective, taken) and objective.soft_weight:
+        losses = losses + objective.soft_weight * peer_loss(logits, temperature=objective.temperature)
+    if takes_labels(objective, taken) and objective.hard_weight:
+        assert labels is not None, "checked before"
+        losses = losses + objective.hard_weight * hard_label_loss(logits, labels)
+    return losses
+
+
+def _without_teacher(objective: Objective) -> Objective:
+    return objective.model_copy(update={"soft_weight": 0.0, "logit_weight": 0.0, "decoupled": None})
+
+
 def _optimizer(weights: list[Tensor], budget: Budget) -> torch.optim.Optimizer:
     # Fused: one pass over the weights instead of a dozen; both rules act on each number by itself.
     if budget.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=budget.learning_rate, fused=True)
+        return torch.optim.Adam(
+            weights, lr=budget.learning_rate, weight_decay=budget.weight_decay, fused=True
+        )
     return torch.optim.SGD(
-        weights, lr=budget.learning_rate, momentum=budget.momentum, nesterov=budget.momentum > 0, fused=True
+        weights,
+        lr=budget.learning_rate,
+        momentum=budget.momentum,
+        nesterov=budget.momentum > 0,
+        weight_decay=budget.weight_decay,
+        fused=True,
     )
 
 
-def _indices_by_objective(
-    objectives: Sequence[Objective], device: torch.device
-) -> list[tuple[Objective, Int64[Tensor, " _"]]]:
+def _tasks(nets: Sequence[Net], device: torch.device) -> list[tuple[Objective, bool, Int64[Tensor, " _"]]]:
+    """Return the nets that share a formula: the objective, whether they are peers, and which they are."""
+    alike = [(net.objective, net.group, net.seed if net.group is not None else None) for net in nets]
     return [
         (
-            objective,
-            torch.tensor([i for i, other in enumerate(objectives) if other == objective], device=device),
+            one[0],
+            one[1] is not None,
+            torch.tensor([i for i, other in enumerate(alike) if other == one], device=device),
         )
-        for objective in dict.fromkeys(objectives)
+        for one in dict.fromkeys(alike)
     ]

@@ -38,14 +38,13 @@ def test_students_become_on_a_gpu_what_they_become_on_a_cpu(together):
             torch.testing.assert_close(other.tensors[name], tensor, rtol=2e-2, atol=2e-3)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_teachers_with_every_regulariser_learn_the_task(bf16):
-    budget = BUDGET.model_copy(update={"epochs": 15})
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_teachers_with_every_regulariser_learn_the_task(precision):
+    budget = BUDGET.model_copy(update={"epochs": 15, "precision": precision})
     trained = train(
         teachers(0, 1),
         examples(views=None),
         device="cuda",
-        bf16=bf16,
         budget=budget,
         regularisation=REGULARISED,
     )

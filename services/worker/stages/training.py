@@ -17,9 +17,13 @@ from shared.contracts.datasets import DatasetManifest
 from shared.contracts.images import Preprocessing
 from shared.contracts.jobs import Stage
 from shared.contracts.reports import Cost
+from shared.contracts.teachers import TeacherDescription
 from shared.contracts.training import Budget, Regularisation
-from shared.distillation.cohort import Net, train_cohort
+from shared.distillation.cohort import Initial, Net, Refresh, RowsOfEpoch, train_cohort
 from shared.distillation.examples import Examples
+from shared.distillation.hints import TeacherFeatures
+from shared.errors import TeacherNotFound, TeacherNotLoadable
+from shared.models.checkpoints import from_arrays
 from shared.models.devices import torch_device
 
 
@@ -34,10 +38,31 @@ def train_nets(
     preprocessing: Preprocessing,
     budget: Budget,
     regularisation: Regularisation | None = None,
+    classes: int | None = None,
+    initial: Initial | None = None,
+    teacher: TeacherFeatures | None = None,
+    refresh: Refresh | None = None,
+    rows_of_epoch: RowsOfEpoch | None = None,
 ) -> Path:
     """Train the nets unless that was done before; return the stage's output, for `outcomes.load_nets`.
 
     Training goes on from the newest checkpoint of an earlier attempt.
+
+    Args:
+        context: of the job.
+        inputs: all that the outcome follows from; names the stage's output.
+        architecture: of the nets.
+        nets: what to train.
+        examples: on what.
+        manifest: of the dataset.
+        preprocessing: from its pixels to what the nets see.
+        budget: how long and how fast.
+        regularisation: of all nets; None is none.
+        classes: of the nets, where they are not the dataset's.
+        initial: first weights of nets by (arm, seed), in place of those of the seed.
+        teacher: whose layers the objectives look into: `features_of_teacher`.
+        refresh: asked for new teacher logits each epoch; see `train_cohort`.
+        rows_of_epoch: which rows an epoch shows; see `train_cohort`.
     """
     device = torch_device(context.settings.device)
 
@@ -50,11 +75,15 @@ def train_nets(
             architecture,
             nets,
             examples,
-            classes=len(manifest.classes),
+            classes=classes if classes is not None else len(manifest.classes),
             preprocessing=preprocessing,
             budget=budget,
             regularisation=regularisation,
             device=device,
+            initial=initial,
+            teacher=teacher,
+            refresh=refresh,
+            rows_of_epoch=rows_of_epoch,
             checkpoints=context.files.directory / "checkpoints" / digest_of(inputs)[:16],
             checkpoint_every_s=context.settings.checkpoint_s,
             on_epoch=on_epoch,
@@ -63,6 +92,32 @@ def train_nets(
         outcomes.save_nets(directory, trained)
 
     return context.once(Stage.TRAIN, inputs, build)
+
+
+def features_of_teacher(
+    context: JobContext, description: TeacherDescription, *, precision: str = "float32"
+) -> TeacherFeatures:
+    """Return the teacher, loaded here from the store, for objectives that look into its layers.
+
+    Args:
+        context: of the job.
+        description: of the teacher.
+        precision: of its products, "float32" or "bfloat16".
+
+    Raises:
+        TeacherNotLoadable: it is an ensemble, or its weights are not in this store.
+        Corrupt: its weights are not what the description says.
+    """
+    try:
+        arrays = context.store.teachers.load(description)
+    except TeacherNotFound:
+        raise TeacherNotLoadable(description.name, "its weights are not in the store") from None
+    return TeacherFeatures(
+        description,
+        from_arrays(arrays),
+        device=torch_device(context.settings.device),
+        bf16=precision == "bfloat16",
+    )
 
 
 def labelled_examples(context: JobContext, dataset: str) -> Examples:

@@ -209,9 +209,9 @@ def test_what_cannot_be_trained_is_refused():
     data = examples(views=None)
     with pytest.raises(ValueError, match="no two of the same arm and seed"):
         train(teachers(0, 0), data)
-    with pytest.raises(ValueError, match="no teacher logits"):
+    with pytest.raises(ValueError, match="needs teacher logits"):
         train([Net("taught", 0, Objective())], data)
-    with pytest.raises(ValueError, match="no labels"):
+    with pytest.raises(ValueError, match="needs hard labels"):
         train(teachers(0), Examples(data.images, None))
     with pytest.raises(ValueError, match="other views than the teacher saw"):
         train(nets(0), regularisation=Regularisation(jitter_px=1))

@@ -114,5 +114,5 @@ def test_jitter_is_drawn_anew_each_epoch_and_for_each_seed():
     drawn = []
     for epoch in (0, 1):
         source.start_epoch(epoch)
-        drawn += [source._jitter[lane] for lane in (0, 1)]
+        drawn += [source._drawn_shifts[lane] for lane in (0, 1)]
     assert not any(torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
