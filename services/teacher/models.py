@@ -14,7 +14,7 @@ from shared.contracts.teachers import TeacherDescription
 from shared.errors import Corrupt, TeacherAnswerInvalid, TeacherChanged, TeacherNotFound
 from shared.models.checkpoints import from_arrays
 from shared.models.ensemble import StackedEnsemble
-from shared.models.network import Network
+from shared.models.specialist_ensemble import ensemble_of, shapes_of
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Teachers:
         with self._lock:  # make room before, so that the device never holds one more than allowed
             while len(self._held) >= self._max_held:
                 self._held.popitem(last=False)
-        ensemble = StackedEnsemble(description, tensors, device=self.device, bf16=self.bf16)
+        ensemble = ensemble_of(description, tensors, device=self.device, bf16=self.bf16)
         _check_answer(ensemble)
         with self._lock:
             self._held[description.digest] = ensemble
@@ -113,11 +113,8 @@ class Teachers:
 
 
 def _check_tensors(description: TeacherDescription, tensors: dict[str, Tensor]) -> None:
-    """Compare names, shapes and kind of number with the net that the description names."""
-    network = Network(description.architecture, description.preprocessing.input, len(description.classes))
-    expected = {
-        name: (torch.float32, (description.members, *shape)) for name, shape in network.shapes.items()
-    }
+    """Compare names, shapes and kind of number with the nets that the description names."""
+    expected = {name: (torch.float32, shape) for name, shape in shapes_of(description).items()}
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     if found != expected:
         differing = sorted(

@@ -48,6 +48,7 @@ class Parts:
             architecture=teacher.architecture,
             members=teacher.members,
             merge=teacher.merge,
+            specialists=len(teacher.specialists.specialists) if teacher.specialists is not None else 0,
             tempers=tempers(teacher.merge, teacher.members),
             test_accuracy=teacher.test_accuracy,
             device=device_name(self.teachers.device),

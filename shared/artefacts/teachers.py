@@ -13,6 +13,7 @@ from shared.artefacts.tensors import Array, read_tensors, tensors_to_bytes
 from shared.contracts.architectures import Architecture
 from shared.contracts.base import Contract, Digest
 from shared.contracts.images import Preprocessing
+from shared.contracts.specialists import Combination
 from shared.contracts.teachers import TeacherDescription
 from shared.errors import Corrupt, TeacherNotFound
 
@@ -46,6 +47,7 @@ class TeacherStore:
         test_accuracy: float | None,
         job_id: str | None,
         created_at: datetime,
+        specialists: Combination | None = None,
     ) -> TeacherDescription:
         """Store a teacher beside the others of its name; `make_current` lets it answer.
 
@@ -61,6 +63,7 @@ class TeacherStore:
             architecture=architecture,
             members=members,
             merge=merge,
+            specialists=specialists,
             classes=classes,
             preprocessing=preprocessing,
             test_accuracy=test_accuracy,
@@ -103,6 +106,17 @@ class TeacherStore:
             raise TeacherNotFound(name) from None
         except ValidationError as error:
             raise Corrupt(str(path)) from error
+        return self._read(name, digest)
+
+    def described(self, name: str, digest: str) -> TeacherDescription:
+        """Return the description of a certain teacher, whether or not it is the one that answers.
+
+        Raises:
+            TeacherNotFound: nothing was published under this name and digest.
+            Corrupt: its files contradict each other.
+        """
+        if not is_name(name):
+            raise TeacherNotFound(name)
         return self._read(name, digest)
 
     def names(self) -> list[str]:
@@ -155,4 +169,6 @@ def teacher_digest(description: TeacherDescription, weights_sha256: str) -> str:
     fields = description.model_dump(
         mode="json", include={"format", "architecture", "members", "merge", "classes", "preprocessing"}
     )
+    if description.specialists is not None:  # teachers without any keep the digest that they had
+        fields["specialists"] = description.specialists.model_dump(mode="json")
     return digest_of({**fields, "weights": weights_sha256})

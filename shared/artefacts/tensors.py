@@ -29,7 +29,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-_LARGEST_HEADER_BYTES = 1 << 20
+_LARGEST_HEADER_BYTES = 1 << 24
+"""About 100 bytes a tensor: a hundred specialists of a deep net have tens of thousands."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, str] | None = None) -> None:

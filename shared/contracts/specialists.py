@@ -1,10 +1,19 @@
 """How a generalist and its specialists answer together (arXiv:1503.02531, section 5.5)."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from shared.contracts.base import Classes, Contract
+
+
+GENERALIST: Final = "generalist"
+"""What the generalist's file in a student's bundle is called, and what its tensors' names begin with."""
+
+
+def specialist_name(number: int) -> str:
+    """Return what the same of a specialist are called; they count from 0."""
+    return f"specialist-{number:02d}"
 
 
 class SpecialistPart(Contract):

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
+from shared.contracts.specialists import Combination
+
 TOLERANCE = 1e-8
 """How far in nats the sum of KLs may lie above its minimum."""
 _MOST_STEPS = 10_000
@@ -36,6 +38,14 @@ class Covered:
 
     classes: tuple[int, ...]
     dustbin: bool = True
+
+
+def covered(combination: Combination, classes: Sequence[str]) -> tuple[Covered, ...]:
+    """Return what each specialist of an ensemble answers about, `classes` being all of them in order."""
+    place = {name: index for index, name in enumerate(classes)}
+    return tuple(
+        Covered(tuple(place[name] for name in part.classes), part.dustbin) for part in combination.specialists
+    )
 
 
 def active(

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from services.teacher.batching import Part
+from services.teacher.device import answer
 from services.teacher.models import Teachers
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp
 from shared.errors import Corrupt, TeacherAnswerInvalid, TeacherChanged, TeacherNotFound
-from tests.support.teachers import publish, random_tensors
+from tests.support.specialists import COMBINATION, expected_q, publish_ensemble, stored
+from tests.support.teachers import publish, random_images, random_tensors, softmax
 
 
 def teachers(root, *, max_held: int = 2) -> Teachers:
@@ -122,3 +125,20 @@ def test_a_damaged_teacher_does_not_hide_the_others_from_the_list(tmp_path):
     publish(tmp_path, "bad", seed=1)
     (tmp_path / "teachers" / "bad" / "current.json").write_text("{")
     assert [found.name for found in teachers(tmp_path).describe_all()] == ["good"]
+
+
+def test_a_generalist_with_specialists_answers_as_a_teacher(tmp_path):
+    described = publish_ensemble(tmp_path)
+    images = random_images(20)
+    description, held = teachers(tmp_path).hold("experts")
+    assert description == described
+    (answers,) = answer(held, [Part(images, 2.0)])
+    np.testing.assert_allclose(softmax(2 * answers.astype(np.float64)), expected_q(images), atol=1e-5)
+
+
+def test_an_ensemble_that_lacks_a_specialists_tensor_is_refused(tmp_path):
+    tensors = stored(tmp_path, publish_ensemble(tmp_path))
+    del tensors["specialist-01/layers.1.bias"]
+    publish(tmp_path, "experts", tensors=tensors, specialists=COMBINATION)
+    with pytest.raises(TeacherAnswerInvalid, match="specialist-01/layers.1.bias"):
+        teachers(tmp_path).hold("experts")

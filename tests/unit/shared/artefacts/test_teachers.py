@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from shared.artefacts.teachers import TeacherStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.specialists import Combination, SpecialistPart
 from shared.contracts.teachers import TeacherDescription
 from shared.errors import Corrupt, TeacherNotFound
 
@@ -123,3 +124,39 @@ def test_an_edited_description_is_corrupt(store: TeacherStore) -> None:
     path.write_text("{")
     with pytest.raises(Corrupt, match=r"teacher\.json"):
         store.current("digits")
+
+
+COMBINATION = Combination(top_n=1, specialists=(SpecialistPart(classes=("a", "c")),))
+
+
+def test_a_certain_teacher_is_described_whether_or_not_it_answers(store: TeacherStore) -> None:
+    first = publish(store)
+    second = publish(store, classes=("x", "y", "z"))
+    store.make_current("digits", second.digest)
+    assert store.described("digits", first.digest) == first
+    with pytest.raises(TeacherNotFound):
+        store.described("digits", "0" * 64)
+    with pytest.raises(TeacherNotFound):
+        store.described("../digits", first.digest)
+
+
+def test_specialists_are_part_of_what_a_teacher_is(store: TeacherStore) -> None:
+    plain = publish(store)
+    joined = publish(store, specialists=COMBINATION)
+    asked_more = publish(store, specialists=COMBINATION.model_copy(update={"top_n": 2}))
+    assert len({plain.digest, joined.digest, asked_more.digest}) == 3
+    assert store.described("digits", joined.digest).specialists == COMBINATION
+
+
+def test_a_teacher_without_specialists_keeps_the_digest_it_had_before_there_were_any(
+    store: TeacherStore,
+) -> None:
+    assert publish(store).digest == "01bcf1f2f4321941e4e4e16ae94bbeaf3bcb3c0a854fac495bc7e78fe515a8eb"
+
+
+def test_specialists_of_classes_that_there_are_not_are_refused(store: TeacherStore) -> None:
+    other = Combination(top_n=1, specialists=(SpecialistPart(classes=("a", "q")),))
+    with pytest.raises(ValidationError, match="q"):
+        publish(store, specialists=other)
+    with pytest.raises(ValidationError, match="one net"):
+        publish(store, specialists=COMBINATION, members=2)

@@ -1,0 +1,126 @@
+"""A generalist and its specialists that answer as one teacher.
+
+Which specialists are asked about an image, and what comes of it: `shared.models.combine`.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from shared.contracts.specialists import GENERALIST, specialist_name
+from shared.contracts.teachers import TeacherDescription
+from shared.models.combine import combined_logits, covered
+from shared.models.ensemble import StackedEnsemble
+from shared.models.network import Network
+from shared.models.normalise import normalise
+
+
+class SpecialistEnsemble(StackedEnsemble):
+    """A generalist and its specialists on a device; a specialist is asked about the images it is active on.
+
+    They answer as one member: log q at T = 1, so logits at any T are those divided by T.
+
+    Args:
+        description: of the teacher; it says which specialists there are.
+        tensors: weights named `generalist/NAME`, `specialist-00/NAME` and so on, each with a leading
+            dimension of 1.
+        device: where it answers.
+        bf16: run the products in bfloat16 (meant for CUDA); answers are combined in float64 all the same.
+    """
+
+    def __init__(
+        self,
+        description: TeacherDescription,
+        tensors: Mapping[str, Tensor],
+        *,
+        device: torch.device | str = "cpu",
+        bf16: bool = False,
+    ) -> None:
+        combination = description.specialists
+        assert combination is not None, "told apart by ensemble_of"
+        super().__init__(description, _of_part(tensors, GENERALIST), device=device, bf16=bf16)
+        self._top_n = combination.top_n
+        self._covered = covered(combination, description.classes)
+        self._specialists = [
+            (
+                network,
+                {
+                    name: tensor.to(self.device)
+                    for name, tensor in _of_part(tensors, specialist_name(number)).items()
+                },
+            )
+            for number, network in enumerate(_specialist_networks(description))
+        ]
+
+    def member_logits(
+        self, images: UInt8[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "1 batch classes"]:
+        """Return the combined answer of all, on the device.
+
+        Raises:
+            InputMismatch: the images are not of the size and channels that the teacher takes.
+        """
+        generalist = super().member_logits(images)
+        on_device = images.to(self.device)
+
+        def ask(number: int, rows: Int64[np.ndarray, " asked"]) -> Float[np.ndarray, "asked answers"]:
+            network, tensors = self._specialists[number]
+            own = on_device[torch.from_numpy(rows).to(self.device)]
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16),
+            ):
+                batch = normalise(own, self.description.preprocessing)
+                logits = network.logits(tensors, batch.unsqueeze(0)).squeeze(0)
+            answers: Float[np.ndarray, "asked answers"] = logits.float().cpu().numpy()
+            return answers
+
+        combined = combined_logits(
+            generalist.squeeze(0).float().cpu().numpy(), self._covered, ask, top_n=self._top_n
+        )
+        return torch.from_numpy(combined).to(self.device).unsqueeze(0)
+
+
+def ensemble_of(
+    description: TeacherDescription,
+    tensors: Mapping[str, Tensor],
+    *,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> StackedEnsemble:
+    """Return the teacher of this description, ready to answer."""
+    kind = StackedEnsemble if description.specialists is None else SpecialistEnsemble
+    return kind(description, tensors, device=device, bf16=bf16)
+
+
+def shapes_of(description: TeacherDescription) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor that a teacher of this description consists of."""
+    image = description.preprocessing.input
+    network = Network(description.architecture, image, len(description.classes))
+    if description.specialists is None:
+        return {name: (description.members, *shape) for name, shape in network.shapes.items()}
+    parts = {GENERALIST: network} | {
+        specialist_name(number): one for number, one in enumerate(_specialist_networks(description))
+    }
+    return {
+        f"{part}/{name}": (1, *shape) for part, one in parts.items() for name, shape in one.shapes.items()
+    }
+
+
+def _specialist_networks(description: TeacherDescription) -> list[Network]:
+    parts = description.specialists.specialists if description.specialists is not None else ()
+    image = description.preprocessing.input
+    return [
+        Network(description.architecture, image, part.answers(len(description.classes))) for part in parts
+    ]
+
+
+def _of_part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{part}/"): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{part}/")
+    }
