@@ -65,7 +65,7 @@ class RedisJournal(BaseJournalBackend):
         Raises:
             JobStoreUnavailable: Redis did not answer in time.
         """
-        entries: list[str] = self._patiently(lambda: self._redis.lrange(self._key, log_number_from, -1))
+        entries = self._patiently(lambda: self._redis.lrange(self._key, log_number_from, -1))
         return [json.loads(entry) for entry in entries]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -75,7 +75,7 @@ class RedisJournal(BaseJournalBackend):
             JobStoreUnavailable: Redis did not answer in time.
         """
         keys = [self._key, f"{self._key}:append:{uuid.uuid4().hex}"]
-        arguments = [KEPT_S, *[json.dumps(log) for log in logs]]
+        arguments = [str(KEPT_S), *[json.dumps(log) for log in logs]]
         self._patiently(lambda: self._append(keys=keys, args=arguments))
 
     def delete(self) -> None:

@@ -48,12 +48,13 @@ class StudentCard(Contract):
     and so on, in place of `model.onnx`. Then `teacher` is the generalist, and the comparison is with it."""
     parameters: int
     """Numbers in the net, or in all of them."""
-    teacher: Name
-    teacher_digest: Digest
-    teacher_parameters: int
+    teacher: Name | None = None
+    """None where nets taught themselves or each other."""
+    teacher_digest: Digest | None = None
+    teacher_parameters: int | None = None
     dataset: Name
     dataset_digest: Digest
-    transfer_set_digest: Digest
+    transfer_set_digest: Digest | None = None
     objective: Objective
     seed: int
     """The seed served: the one of the best validation accuracy."""

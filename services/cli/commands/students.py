@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from services.cli.commands.common import GatewayOption, JsonOption, emit, gateway_of, table
+from shared.contracts.students import StudentCard
 
 app = typer.Typer(help="Look at students and choose which one answers.", no_args_is_help=True)
 
@@ -46,7 +47,7 @@ def show(
         ("job", card.job_id),
         ("network", f"{card.architecture.architecture}, {card.parameters:,} parameters"),
         ("classes", ", ".join(card.classes)),
-        ("teacher", f"{card.teacher} ({card.teacher_digest[:12]}), {card.teacher_parameters:,} parameters"),
+        ("teacher", _teacher(card)),
         ("dataset", f"{card.dataset} ({card.dataset_digest[:12]})"),
         ("temperature", f"{card.objective.temperature:g}"),
         ("accuracy", f"{card.evaluation.accuracy:.2%} of {card.evaluation.examples:,} test images"),
@@ -74,3 +75,9 @@ def rollback(context: typer.Context, gateway: GatewayOption = None, as_json: Jso
     with gateway_of(context, gateway) as client:
         live = client.rollback()
     emit(live, as_json, f"{live.version} is live again")
+
+
+def _teacher(card: StudentCard) -> str:
+    if card.teacher is None or card.teacher_digest is None:
+        return "none: it learned from itself or from its peers"
+    return f"{card.teacher} ({card.teacher_digest[:12]}), {card.teacher_parameters or 0:,} parameters"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, JsonValue
 
 from services.worker.stages import outcomes
+from services.worker.stages.asking import ask_all, teacher_parameters
 from services.worker.stages.bundle import export_student, publish_student
 from services.worker.stages.check import check_distillation_order
 from services.worker.stages.context import JobContext, seconds_of
@@ -107,7 +108,7 @@ def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
         teacher_digest=teacher.digest,
         transfer_set_digest=transfer_set.digest,
         student_version=version,
-        teacher_parameters=_teacher_parameters(context, teacher),
+        teacher_parameters=teacher_parameters(context, teacher),
         student_parameters=Network(spec.student.network, manifest.input, len(manifest.classes)).parameters,
         teacher=outcome.teacher,
         taught=outcome.taught,
@@ -153,7 +154,7 @@ def _evaluate(
     context.progress(Stage.EVALUATE, 0, steps, "nets")
     test = context.store.datasets.load(spec.dataset, "test")
     images, labels = held_out(context, spec.dataset)
-    teacher_logits = torch.from_numpy(_ask_all(client, teacher, test.images, context))
+    teacher_logits = torch.from_numpy(ask_all(context, client, teacher, test.images))
     teacher_classes = teacher_logits.argmax(-1)
     preprocessing = preprocessing_of(manifest)
     network = Network(spec.student.network, manifest.input, len(manifest.classes))
@@ -186,25 +187,6 @@ def _evaluate(
     )
 
 
-def _ask_all(
-    client: TeacherClient, teacher: TeacherDescription, images: NDArray[np.uint8], context: JobContext
-) -> NDArray[np.float32]:
-    """Return the teacher's logits at T = 1 for every image, in order."""
-    rows = 512
-    answers = np.empty((len(images), len(teacher.classes)), dtype=np.float32)
-    batches = (images[start : start + rows] for start in range(0, len(images), rows))
-    for index, logits in client.soft_targets(
-        teacher.name,
-        batches,
-        temperature=1.0,
-        expected_digest=teacher.digest,
-        should_stop=context.stop.is_set,
-    ):
-        answers[index * rows : index * rows + len(logits)] = logits
-    context.leave_if_stopped()  # the client ends early, without an error, where it was told to stop
-    return answers
-
-
 def _teacher_latency_ms(
     client: TeacherClient, teacher: TeacherDescription, image: NDArray[np.uint8]
 ) -> float:
@@ -215,7 +197,3 @@ def _teacher_latency_ms(
         list(client.soft_targets(teacher.name, [image], temperature=1.0, expected_digest=teacher.digest))
         timings.append((time.perf_counter() - began) * 1000)
     return statistics.median(timings)
-
-
-def _teacher_parameters(context: JobContext, teacher: TeacherDescription) -> int:
-    return sum(array.size for array in context.store.teachers.load(teacher).values())

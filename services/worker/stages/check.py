@@ -1,19 +1,28 @@
 """The check stage: everything that can be found wrong before the job costs anything."""
 
+from collections.abc import Callable
+
 import torch
 
 from services.worker.stages.context import JobContext
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetManifest, DatasetView
 from shared.contracts.jobs import Stage
-from shared.contracts.specs import DistillationSpec, TeacherSpec
+from shared.contracts.specs import DistillationSpec, JobSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.datasets.builtin import ensure
 from shared.errors import DeviceMissing
 from shared.jobs.checks import check_distillation, check_teacher
 
 
-def check_teacher_order(context: JobContext, spec: TeacherSpec) -> DatasetManifest:
-    """Return the dataset's manifest where a teacher can be trained on it.
+def check_order(
+    context: JobContext, dataset: str, fits: Callable[[DatasetView], None] | None = None
+) -> DatasetManifest:
+    """Return the dataset's manifest where the job can end well; a built-in dataset is imported first.
+
+    Args:
+        context: of the job.
+        dataset: its name.
+        fits: told the dataset, raises where it does not do for the job.
 
     Raises:
         DatasetNotFound, LabelsMissing, InvalidDataset: the dataset does not do.
@@ -21,10 +30,16 @@ def check_teacher_order(context: JobContext, spec: TeacherSpec) -> DatasetManife
     """
     context.progress(Stage.CHECK, 0, 1, "checks")
     _check_device(context)
-    view = _dataset(context, spec.dataset)
-    check_teacher(spec, view)
+    view = _dataset(context, dataset)
+    if fits is not None:
+        fits(view)
     context.progress(Stage.CHECK, 1, 1, "checks")
     return _manifest(view)
+
+
+def check_teacher_order(context: JobContext, spec: JobSpec) -> DatasetManifest:
+    """Return the dataset's manifest where nets can be trained on its labels; see `check_order`."""
+    return check_order(context, spec.dataset, lambda view: check_teacher(spec, view))
 
 
 def check_distillation_order(
@@ -33,17 +48,11 @@ def check_distillation_order(
     """Return the dataset's manifest and the teacher where the student can be distilled from them.
 
     Raises:
-        DatasetNotFound, LabelsMissing, InvalidDataset: the dataset does not do.
-        TeacherNotFound, ClassMismatch, InputMismatch: the teacher does not fit.
-        DeviceMissing: CUDA is asked for by setting and there is none.
+        TeacherNotFound, ClassMismatch, InputMismatch: the teacher does not fit; others as `check_order`.
     """
-    context.progress(Stage.CHECK, 0, 1, "checks")
-    _check_device(context)
-    view = _dataset(context, spec.dataset)
     teacher = context.store.teachers.current(spec.teacher)
-    check_distillation(spec, view, teacher)
-    context.progress(Stage.CHECK, 1, 1, "checks")
-    return _manifest(view), teacher
+    manifest = check_order(context, spec.dataset, lambda view: check_distillation(spec, view, teacher))
+    return manifest, teacher
 
 
 def _dataset(context: JobContext, name: str) -> DatasetView:
