@@ -40,7 +40,18 @@ def unstack(stacked: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     return [{name: tensor[member] for name, tensor in stacked.items()} for member in range(members)]
 
 
+def net_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's weights and buffers, not copied.
+
+    Whole numbers are left out: they count batches or number positions, and no answer hangs on a count.
+    """
+    return {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+
+
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Put the tensors into the module, names and shapes all matching, and return it ready to evaluate."""
-    module.load_state_dict(dict(tensors), strict=True)
+    """Put a net's tensors into the module, names and shapes all matching, and return it ready to evaluate."""
+    whole_numbers = {
+        name: tensor for name, tensor in module.state_dict().items() if not tensor.is_floating_point()
+    }
+    module.load_state_dict({**whole_numbers, **tensors}, strict=True)
     return module.eval()

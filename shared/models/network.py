@@ -11,11 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shared.contracts.architectures import ARCHITECTURES, Architecture, Mlp
+from shared.contracts.architectures import ARCHITECTURES, Architecture, Cnn, Mlp, ResNet
 from shared.contracts.images import ImageInput
 from shared.errors import UnknownArchitecture
+from shared.models.checkpoints import net_tensors
+from shared.models.cnn import CnnFamily
 from shared.models.families import Family, Keep
 from shared.models.mlp import MlpFamily
+from shared.models.resnet import ResNetFamily
 from shared.models.seeds import generator_of
 
 
@@ -62,7 +65,7 @@ class Network:
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each of one net's tensors, weights and buffers."""
         with torch.device("meta"):  # shapes without numbers
-            return {name: tuple(tensor.shape) for name, tensor in self.module().state_dict().items()}
+            return {name: tuple(tensor.shape) for name, tensor in net_tensors(self.module()).items()}
 
     def logits(
         self,
@@ -130,4 +133,8 @@ class Network:
 def _family(architecture: object, image: ImageInput, classes: int) -> Family:
     if isinstance(architecture, Mlp):
         return MlpFamily(architecture, image, classes)
+    if isinstance(architecture, Cnn):
+        return CnnFamily(architecture, image, classes)
+    if isinstance(architecture, ResNet):
+        return ResNetFamily(architecture, image, classes)
     raise UnknownArchitecture(architecture, ARCHITECTURES)

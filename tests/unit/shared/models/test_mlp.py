@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from shared.contracts.architectures import Cnn, Mlp
+from shared.contracts.architectures import Mlp, Timm
 from shared.contracts.images import ImageInput
 from shared.errors import UnknownArchitecture, UnknownLayer
 from shared.models.checkpoints import load_into, stack
@@ -89,4 +89,4 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
 
 def test_an_unregistered_architecture_is_refused():
     with pytest.raises(UnknownArchitecture):
-        Network(Cnn(), IMAGE, 3)
+        Network(Timm(model="lenet"), IMAGE, 3)
