@@ -12,6 +12,7 @@ from shared.adapters.redis_jobs import RedisJobStore
 from shared.adapters.redis_jobs_events import JobEventReader
 from shared.contracts.jobs import JobEvent, JobResult
 from shared.errors import JobNotFound, JobStoreUnavailable
+from tests.support.job_store import running
 from tests.support.jobs import teacher_spec
 from tests.support.redis_server import RedisServer
 
@@ -64,6 +65,28 @@ def test_a_follower_sees_what_was_and_what_comes_and_leaves_with_the_job(
     assert [event.data.get("text") for event in events if event is not None][2:-1] == [
         str(number) for number in range(20)
     ]
+
+
+def test_a_follower_of_a_parent_stays_while_it_waits_for_its_children(
+    store: RedisJobStore, redis_url: str
+) -> None:
+    grant = running(store)
+    child = f"{grant.job_id}-000"
+    store.wait(grant.job_id, grant.epoch, [(child, teacher_spec())])
+
+    def work() -> None:
+        store.succeed(child, running(store, job_id=child).epoch, JobResult())
+        again = running(store, job_id=grant.job_id)
+        store.succeed(grant.job_id, again.epoch, JobResult())
+
+    worker = threading.Timer(0.2, work)
+    worker.start()
+    events = seen(redis_url, lambda reader: reader.follow(grant.job_id))
+    worker.join()
+    told = [event.data.get("state", "progress") for event in events if event is not None]
+    assert told == [
+        "queued", "running", "waiting", "progress", "progress", "queued", "running", "succeeded"
+    ]  # fmt: skip
 
 
 def test_a_stream_resumes_behind_the_last_event_and_ends_where_nothing_can_come(

@@ -10,7 +10,9 @@ from redis import Redis
 
 from shared.adapters.dispatch import CeleryDispatcher, broker_url
 from shared.adapters.redis_jobs import RedisJobStore
+from shared.contracts.jobs import JobResult, JobState
 from shared.errors import JobStoreUnavailable
+from tests.support.job_store import running
 from tests.support.jobs import teacher_spec
 from tests.support.redis_server import RedisServer
 
@@ -75,6 +77,25 @@ def test_a_redis_that_is_gone_is_told_in_time_and_found_again(
     # What hung may still have arrived; what was acknowledged must be there.
     assert {"j-before", "j-after"} <= {job.id for job in store.list().jobs}
     assert dispatcher.backlog() >= 2
+
+
+def test_a_parent_and_its_children_outlive_a_redis_that_was_killed(
+    store: RedisJobStore, redis_server: RedisServer
+) -> None:
+    grant = running(store)
+    children = [(f"{grant.job_id}-{number:03}", teacher_spec()) for number in range(2)]
+    store.wait(grant.job_id, grant.epoch, children)
+    for child, _ in children:
+        with down(redis_server):
+            pass
+        assert store.get(grant.job_id).state is JobState.WAITING
+        store.succeed(child, running(store, job_id=child).epoch, JobResult())
+    with down(redis_server):
+        pass
+    assert store.get(grant.job_id).state is JobState.QUEUED
+    assert [child.id for child in running(store, job_id=grant.job_id).children] == [
+        child for child, _ in children
+    ]
 
 
 def test_a_first_send_to_a_redis_that_hangs_gives_up_in_time(

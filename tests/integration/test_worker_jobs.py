@@ -6,100 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from shared.adapters.dispatch import CeleryDispatcher
-from shared.adapters.redis_jobs import RedisJobStore
-from shared.contracts.jobs import FINAL_STATES, JobEventKind, JobState, JobView
-from shared.contracts.training import Budget
-from shared.jobs.service import new_job_id
-from tests.support.jobs import teacher_spec
+from shared.contracts.jobs import JobState
 from tests.support.redis_server import RedisServer
-from tests.support.worker_process import ROOT, WorkerProcess, eventually
+from tests.support.worker_jobs import Jobs, StartWorker, gone
+from tests.support.worker_process import ROOT, eventually
 
 pytestmark = pytest.mark.integration
-
-StartWorker = Callable[..., WorkerProcess]
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[RedisJobStore]:
-    store = RedisJobStore(redis_url, resend_first_s=0.3)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def dispatcher(redis_url: str) -> Iterator[CeleryDispatcher]:
-    dispatcher = CeleryDispatcher(redis_url)
-    yield dispatcher
-    dispatcher.close()
-
-
-@pytest.fixture
-def start_worker(redis_url: str, tmp_path: Path) -> Iterator[StartWorker]:
-    workers: list[WorkerProcess] = []
-
-    def start(**settings: object) -> WorkerProcess:
-        workers.append(WorkerProcess(redis_url, tmp_path, **settings))
-        return workers[-1].wait_until_ready()
-
-    yield start
-    for worker in workers:
-        worker.close()
-
-
-class Jobs:
-    """Submits jobs as the gateway does, and watches them."""
-
-    def __init__(self, store: RedisJobStore, dispatcher: CeleryDispatcher, state_dir: Path) -> None:
-        self.store = store
-        self.dispatcher = dispatcher
-        self.state_dir = state_dir
-
-    def submit(self, name: str, epochs: int = 1, *, send: bool = True) -> str:
-        job, _ = self.store.submit(new_job_id(), teacher_spec(name, budget=Budget(epochs=epochs)))
-        if send:
-            self.dispatcher.send(job.id)
-        return job.id
-
-    def until(self, job_id: str, state: JobState, within_s: float = 15) -> float:
-        return eventually(lambda: self.store.get(job_id).state is state, within_s, f"{state} {job_id}")
-
-    def final(self, job_id: str, within_s: float = 20) -> JobView:
-        eventually(lambda: self.store.get(job_id).state in FINAL_STATES, within_s, f"an end of {job_id}")
-        return self.store.get(job_id)
-
-    def training(self, job_id: str) -> list[int]:
-        """Wait until the job trains; return the pids of its process and that one's helpers."""
-        pids = self.state_dir / f"{job_id}.pids"
-        eventually(pids.exists, 10, "the training process counts")
-        found: list[int] = json.loads(pids.read_text())
-        pids.unlink()
-        return found
-
-    def notes(self, job_id: str) -> list[object]:
-        return [event.data["text"] for event in self.store.events(job_id) if event.kind is JobEventKind.NOTE]
-
-    def states(self, job_id: str) -> list[object]:
-        return [
-            event.data["state"] for event in self.store.events(job_id) if event.kind is JobEventKind.STATE
-        ]
-
-
-@pytest.fixture
-def jobs(store: RedisJobStore, dispatcher: CeleryDispatcher, tmp_path: Path) -> Jobs:
-    return Jobs(store, dispatcher, tmp_path)
-
-
-def gone(pids: list[int]) -> bool:
-    return not any(
-        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids
-    )
 
 
 def test_a_job_runs_to_its_end_and_tells_how(jobs: Jobs, start_worker: StartWorker, tmp_path: Path) -> None:
@@ -149,6 +65,16 @@ def test_a_poison_job_is_given_up_after_three_attempts_and_the_next_one_runs(
     assert jobs.final(next_one).state is JobState.SUCCEEDED
     assert time.monotonic() - began < 10
     assert 'imago_worker_attempts_total{end="died"} 3.0' in worker.get("/metrics").text
+
+
+def test_a_process_that_waits_for_children_it_never_asked_for_has_died(
+    jobs: Jobs, start_worker: StartWorker
+) -> None:
+    start_worker(max_attempts=1)
+    job = jobs.final(jobs.submit("hasty"))
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert "exit status 76" in job.failure.detail
 
 
 @pytest.mark.parametrize("name", ["slow", "deaf"])

@@ -6,6 +6,9 @@ deaf: the same, but ignores SIGTERM and has a helper process.
 poison: kills itself.
 wrong: sends a failure.
 chatty: says things that are no message, then succeeds.
+parent: makes three children that are slow for its epochs each, waits for them, and succeeds with their names.
+grieving: makes a child that is wrong and two that are slow, and fails with the child's reason.
+hasty: leaves to wait for children that it never asked for.
 """
 
 import json
@@ -20,12 +23,16 @@ from services.worker.protocol import (
     EXIT_FAILED,
     EXIT_STOPPED,
     EXIT_SUCCEEDED,
+    EXIT_WAITING,
     ChildMessage,
     ChildOrder,
     to_line,
 )
 from services.worker.settings import WorkerSettings
+from services.worker.stages.context import JobContext, JobWaits
+from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import Failure, JobResult, Progress, Stage
+from shared.errors import ChildFailed
 from shared.settings import load
 
 STEP_S = 0.1
@@ -63,6 +70,20 @@ def count(order: ChildOrder, checkpoint: Path, *, deaf: bool) -> int:
     return EXIT_SUCCEEDED
 
 
+def make_children(order: ChildOrder, settings: WorkerSettings, names: list[str]) -> int:
+    context = JobContext(order, settings, ArtefactStore(settings.store_dir), say)
+    try:
+        ended = context.children([order.spec.model_copy(update={"name": name}) for name in names])
+    except JobWaits:
+        return EXIT_WAITING
+    except ChildFailed as error:
+        say(ChildMessage(failure=Failure(code=error.code, detail=str(error), remedy=error.remedy)))
+        return EXIT_FAILED
+    taught = [child.result.teacher for child in ended if child.result is not None]
+    say(ChildMessage(result=JobResult(teacher="-".join(map(str, taught)))))
+    return EXIT_SUCCEEDED
+
+
 def main() -> int:
     settings = load(WorkerSettings)
     order = ChildOrder.model_validate_json(sys.stdin.readline())
@@ -77,6 +98,12 @@ def main() -> int:
     if name == "chatty":
         sys.stdout.write("loading…\n{}\n" + "x" * (3 << 20) + "\n")
         sys.stdout.flush()
+    if name == "parent":
+        return make_children(order, settings, ["slow-0", "slow-1", "slow-2"])
+    if name == "grieving":
+        return make_children(order, settings, ["slow-0", "wrong-1", "slow-2"])
+    if name == "hasty":
+        return EXIT_WAITING
     if name in ("slow", "deaf"):
         return count(order, settings.state_dir / f"{order.job_id}.json", deaf=name == "deaf")
     say(ChildMessage(progress=Progress(stage=Stage.CHECK, done=1, total=1, unit="checks")))

@@ -10,6 +10,7 @@ import pytest
 
 from services.worker.child import TrainingProcess, cause_of_death
 from services.worker.protocol import EXIT_FAILED, EXIT_STOPPED, ChildMessage, ChildOrder
+from shared.contracts.jobs import MOST_CHILDREN, ChildJob, JobResult, JobState
 from shared.contracts.training import Budget
 from tests.support.jobs import teacher_spec
 
@@ -45,6 +46,23 @@ def test_every_message_is_heard_and_what_is_none_is_not(caplog: pytest.LogCaptur
     assert [message.progress is not None for message in messages] == [True, False]
     assert messages[-1].result is not None
     assert any("too long" in record.message for record in caplog.records)
+
+
+def test_an_order_with_the_ends_of_a_thousand_children_does_not_hold_its_supervisor_up() -> None:
+    ends = tuple(
+        ChildJob(
+            id=f"j-1-{number:03}", kind="teacher", state=JobState.SUCCEEDED, result=JobResult(teacher="t")
+        )
+        for number in range(MOST_CHILDREN)
+    )
+    long = order("quick").model_copy(update={"children": ends})
+    began = time.monotonic()
+    with TrainingProcess(STUB, long) as child:
+        # Its imports alone take longer than this.
+        assert time.monotonic() - began < 0.1
+        messages, status = heard(child)
+    assert status == 0
+    assert messages[-1].result is not None
 
 
 def test_a_failure_comes_with_its_status() -> None:

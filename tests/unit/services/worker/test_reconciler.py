@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from services.worker.metrics import WorkerMetrics
 from services.worker.reconciler import LONGEST_BACKLOG, Reconciler
+from shared.contracts.jobs import JobResult
 from shared.errors import JobStoreUnavailable
 from shared.jobs.memory_store import MemoryJobStore
 from tests.support.jobs import RememberingDispatcher, teacher_spec
@@ -57,6 +58,21 @@ def test_a_running_job_is_left_alone_until_its_lease_lapses() -> None:
     clock.now += 14
     assert reconciler.sweep() == 0
     clock.now += 2
+    assert reconciler.sweep() == 1
+    assert queue.sent == ["j-1"]
+
+
+def test_a_waiting_job_is_left_alone_until_its_last_child_has_ended() -> None:
+    reconciler, store, queue, clock, _ = parts()
+    store.submit("j-1", teacher_spec())
+    grant = store.acquire("j-1", 15, 3)
+    assert grant is not None
+    store.wait("j-1", grant.epoch, [("j-1-000", teacher_spec())])
+    child = store.acquire("j-1-000", 7200, 3)
+    assert child is not None
+    clock.now += 3600
+    assert reconciler.sweep() == 0
+    store.succeed("j-1-000", child.epoch, JobResult())
     assert reconciler.sweep() == 1
     assert queue.sent == ["j-1"]
 
