@@ -14,8 +14,15 @@ from pathlib import Path
 
 from shared.artefacts.store import ArtefactStore
 from shared.artefacts.students import CARD, LIVE
-from shared.contracts.students import LiveStudent
-from shared.errors import DistillationError, NoLiveStudent, NothingToRollBack, StudentNotLoaded
+from shared.contracts.evaluation import Verdict
+from shared.contracts.students import LiveStudent, StudentCard
+from shared.errors import (
+    DistillationError,
+    NoLiveStudent,
+    NoMeasuredGain,
+    NothingToRollBack,
+    StudentNotLoaded,
+)
 from shared.serving.session import StudentSession
 
 log = logging.getLogger(__name__)
@@ -67,8 +74,10 @@ class Live:
         Raises:
             StudentNotFound: there is no such version.
             StudentUnusable: it does not load or does not answer as its card says; the pointer stays.
+            NoMeasuredGain: it is a generalist with specialists, and they were not measured to be of use.
         """
         candidate = self._load(version)
+        _need_gain(candidate.card)
         live = self._students.promote(version)
         self.refresh(candidate)
         return live
@@ -131,6 +140,14 @@ class Live:
     def _load(self, version: str) -> StudentSession:
         card = self._students.file(version, CARD)
         return StudentSession.load(card.parent, threads=self._threads)
+
+
+def _need_gain(card: StudentCard) -> None:
+    """Raise where specialists are no better than their generalist alone, which answers faster."""
+    comparison = card.comparison
+    useless = comparison.gain <= 0 or comparison.verdict is Verdict.DOES_NOT_BEAT
+    if card.specialists is not None and useless:
+        raise NoMeasuredGain(card.version, comparison.gain, comparison.verdict)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -65,7 +65,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         raise Corrupt(str(path)) from error
 
 
-def _views(mapped: mmap.mmap) -> tuple[dict[str, Array], dict[str, str]]:
+def tensors_of_bytes(data: bytes) -> dict[str, Array]:
+    """Return the arrays of a safetensors file that is in memory, as read-only views on it.
+
+    Raises:
+        Corrupt: it is cut short, too long, or its header does not describe it.
+    """
+    try:
+        return _views(data)[0]
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise Corrupt("a safetensors file in memory") from error
+
+
+def _views(mapped: mmap.mmap | bytes) -> tuple[dict[str, Array], dict[str, str]]:
     header_bytes = int.from_bytes(mapped[:8], "little")
     if not 2 <= header_bytes <= min(_LARGEST_HEADER_BYTES, len(mapped) - 8):
         raise ValueError("the header is longer than the file")

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from shared.contracts.base import Classes, Contract
 
-
 GENERALIST: Final = "generalist"
 """What the generalist's file in a student's bundle is called, and what its tensors' names begin with."""
 

@@ -14,6 +14,10 @@ from shared.contracts.training import Objective
 
 STUDENT_FORMAT: Final = 1
 
+SAMPLES: Final = "samples.safetensors"
+"""A file that a bundle may have: `images` (uint8, N x H x W x C) and the `probabilities` (float32, N x
+classes) that the trained nets gave them. Whoever loads the bundle compares its answers with these."""
+
 
 class BundleFile(Contract):
     """A file of the bundle, which `GET /v1/students/{version}/files/{name}` downloads."""

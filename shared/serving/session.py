@@ -1,7 +1,8 @@
 """A student's bundle, ready to answer: ONNX Runtime on the CPU, checked and warmed before it is used.
 
 The graph takes uint8 pixels (`images`, N x H x W x C) and gives `logits` and `probabilities` (N x classes) at
-T = 1, so that nothing about the normalisation is left to whoever serves it.
+T = 1, so that nothing about the normalisation is left to whoever serves it. A student that is a generalist
+with specialists has a graph for each net.
 """
 
 import statistics
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from shared.artefacts.files import sha256_bytes
-from shared.contracts.students import StudentCard
-from shared.errors import InputMismatch, StudentUnusable
+from shared.artefacts.tensors import tensors_of_bytes
+from shared.contracts.specialists import GENERALIST, specialist_name
+from shared.contracts.students import SAMPLES, StudentCard
+from shared.errors import Corrupt, InputMismatch, StudentUnusable
+from shared.serving.ensemble import EnsembleGraph
+from shared.serving.graph import Graph
 
 CARD = "card.json"
 MODEL = "model.onnx"
@@ -24,26 +28,28 @@ MODEL = "model.onnx"
 _WARM_UP_CALLS = 20
 _TOLERANCE = 1e-4
 """Of probabilities: softmax in float32, and sums in another order for another batch."""
+_SAMPLE_TOLERANCE = 1e-3
+"""Of probabilities: another runtime, perhaps on another processor."""
 
 
 class StudentSession:
     """One student in memory. `run` and `probabilities` may be called from several threads at once."""
 
-    def __init__(self, card: StudentCard, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, card: StudentCard, model: Graph | EnsembleGraph) -> None:
         self.card = card
         self.version = card.version
         self.classes = card.classes
         self.input = card.preprocessing.input
         self.seconds_per_image = 0.0
         """Median time of a call with one image, in seconds, measured when the student was loaded."""
-        self._session = session
+        self._model = model
 
     @classmethod
     def load(cls, directory: Path, *, threads: int = 1) -> Self:
         """Load, check and warm the bundle in `directory`.
 
         Args:
-            directory: holds `card.json` and `model.onnx`.
+            directory: holds `card.json` and the files that it lists.
             threads: of ONNX Runtime for one call. One is right where requests come side by side.
 
         Raises:
@@ -54,17 +60,12 @@ class StudentSession:
             card = StudentCard.model_validate_json((directory / CARD).read_bytes())
         except (OSError, ValidationError) as error:
             raise StudentUnusable(directory.name, f"its {CARD} cannot be read") from error
-        try:
-            model = (directory / MODEL).read_bytes()
-        except OSError as error:
-            raise StudentUnusable(card.version, f"its {MODEL} cannot be read") from error
-        listed = card.files.get(MODEL)
-        # What was checked is what is loaded: the bytes, not the path, go to ONNX Runtime.
-        if listed is None or sha256_bytes(model) != listed.sha256:
-            raise StudentUnusable(card.version, f"its {MODEL} does not have the digest on its card")
-        student = cls(card, _session(card.version, model, threads))
+        student = cls(card, _model(directory, card, threads))
         student._check()
-        student._warm_up()
+        samples = _samples(directory, card)
+        if samples is not None:
+            student._check_samples(*samples)
+        student._warm_up(samples[0] if samples is not None else None)
         return student
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -74,14 +75,12 @@ class StudentSession:
             InputMismatch: the images have another type, size or number of channels.
         """
         self._check_input(images)
-        logits, probabilities = self._session.run(["logits", "probabilities"], {"images": images})
-        return logits, probabilities
+        return self._model.run(images)
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities alone, as `run` does."""
         self._check_input(images)
-        answer: NDArray[np.float32] = self._session.run(["probabilities"], {"images": images})[0]
-        return answer
+        return self._model.probabilities(images)
 
     def _check_input(self, images: NDArray[np.uint8]) -> None:
         size = (self.input.height, self.input.width, self.input.channels)
@@ -113,26 +112,75 @@ class StudentSession:
         if not np.allclose(together, alone, atol=_TOLERANCE):
             raise StudentUnusable(self.version, "its answer to an image depends on the batch")
 
-    def _warm_up(self) -> None:
-        image = np.zeros((1, self.input.height, self.input.width, self.input.channels), dtype=np.uint8)
+    def _check_samples(self, images: NDArray[np.uint8], expected: NDArray[np.float32]) -> None:
+        """Compare the answers to some images with those that the trained nets gave at export."""
+        try:
+            found = self.probabilities(images)
+        except InputMismatch as error:
+            raise StudentUnusable(self.version, f"its {SAMPLES} are no images for it") from error
+        # NaN is no agreement either.
+        if found.shape != expected.shape or not np.abs(found - expected).max() <= _SAMPLE_TOLERANCE:
+            raise StudentUnusable(self.version, f"it does not answer its {SAMPLES} as the trained nets did")
+
+    def _warm_up(self, images: NDArray[np.uint8] | None) -> None:
+        if images is None:
+            images = np.zeros((1, self.input.height, self.input.width, self.input.channels), dtype=np.uint8)
         times = []
-        for _ in range(_WARM_UP_CALLS):
+        for call in range(_WARM_UP_CALLS):
+            one = call % len(images)
             began = time.perf_counter()
-            self.probabilities(image)
+            self.probabilities(images[one : one + 1])
             times.append(time.perf_counter() - began)
         self.seconds_per_image = statistics.median(times)
 
 
-def _session(version: str, model: bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # A spinning thread takes the core that the next request needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3
+def _model(directory: Path, card: StudentCard, threads: int) -> Graph | EnsembleGraph:
+    def graph(name: str) -> Graph:
+        return Graph(card.version, name, _content(directory, card, name), threads=threads)
+
+    if card.specialists is None:
+        return graph(MODEL)
+    specialists = []
+    for number, part in enumerate(card.specialists.specialists):
+        name = f"{specialist_name(number)}.onnx"
+        specialists.append(graph(name))
+        # Here, as images that reach it may be rare; its first call allocates, too.
+        _check_answers(card, name, specialists[-1], part.answers(len(card.classes)))
+    return EnsembleGraph(graph(f"{GENERALIST}.onnx"), specialists, card.specialists, card.classes)
+
+
+def _check_answers(card: StudentCard, name: str, graph: Graph, answers: int) -> None:
+    size = card.preprocessing.input
+    image = np.zeros((1, size.height, size.width, size.channels), dtype=np.uint8)
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has no common error: see above
-        raise StudentUnusable(version, f"its {MODEL} does not load") from error
+        logits = graph.logits(image)
+    except Exception as error:  # ONNX Runtime has no common error
+        raise StudentUnusable(card.version, f"its {name} does not run") from error
+    if logits.shape != (1, answers) or not np.isfinite(logits).all():
+        raise StudentUnusable(card.version, f"its {name} does not answer {answers} finite logits")
+
+
+def _samples(directory: Path, card: StudentCard) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+    """Return images and what the trained nets made of them, or None where the bundle has none."""
+    if SAMPLES not in card.files:
+        return None
+    try:
+        tensors = tensors_of_bytes(_content(directory, card, SAMPLES))
+        images, probabilities = tensors["images"], tensors["probabilities"]
+    except (Corrupt, KeyError) as error:
+        raise StudentUnusable(card.version, f"its {SAMPLES} cannot be read") from error
+    if images.ndim != 4 or not len(images):
+        raise StudentUnusable(card.version, f"its {SAMPLES} holds no images")
+    return images, probabilities
+
+
+def _content(directory: Path, card: StudentCard, name: str) -> bytes:
+    """Return a file that the card lists, compared with its digest: what was checked is what is loaded."""
+    try:
+        content = (directory / name).read_bytes()
+    except OSError as error:
+        raise StudentUnusable(card.version, f"its {name} cannot be read") from error
+    listed = card.files.get(name)
+    if listed is None or sha256_bytes(content) != listed.sha256:
+        raise StudentUnusable(card.version, f"its {name} does not have the digest on its card")
+    return content

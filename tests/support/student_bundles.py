@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save
 
 from shared.contracts.architectures import Mlp
 from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
 from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.specialists import Combination, SpecialistPart
 from shared.contracts.students import BundleFile, StudentCard
 from shared.contracts.training import Objective
 
@@ -110,5 +112,46 @@ def write_bundle(directory: Path, version: str, model: bytes | None = None, **fa
     model = mlp_onnx() if model is None else model
     described = card(version, model, **facts)  # type: ignore[arg-type]
     (directory / "model.onnx").write_bytes(model)
+    (directory / "card.json").write_text(described.model_dump_json())
+    return described
+
+
+EXPERTS = Combination(
+    top_n=1,
+    specialists=(
+        SpecialistPart(classes=("1", "7")),
+        SpecialistPart(classes=("3", "5", "8"), dustbin=False),
+        SpecialistPart(classes=("4", "7", "9")),
+    ),
+)
+
+
+def write_ensemble(
+    directory: Path,
+    version: str = "experts-1",
+    *,
+    samples: tuple[np.ndarray, np.ndarray] | None = None,
+    gain: float = 0.01,
+) -> StudentCard:
+    """Write the bundle of a generalist with specialists, all random; `gain` is what its card claims."""
+    contents = {"generalist.onnx": mlp_onnx(seed=0)}
+    for number, part in enumerate(EXPERTS.specialists):
+        contents[f"specialist-{number:02d}.onnx"] = mlp_onnx(classes=part.answers(10), seed=1 + number)
+    if samples is not None:
+        images, probabilities = samples
+        contents["samples.safetensors"] = save({"images": images, "probabilities": probabilities})
+    plain = card(version, contents["generalist.onnx"])
+    described = plain.model_copy(
+        update={
+            "specialists": EXPERTS,
+            "comparison": plain.comparison.model_copy(update={"gain": gain}),
+            "files": {
+                name: BundleFile(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+                for name, content in contents.items()
+            },
+        }
+    )
+    for name, content in contents.items():
+        (directory / name).write_bytes(content)
     (directory / "card.json").write_text(described.model_dump_json())
     return described

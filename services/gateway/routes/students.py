@@ -8,7 +8,13 @@ from services.gateway.errors import STATUSES
 from services.gateway.state import GatewayDep
 from shared.adapters.web.problems import documented
 from shared.contracts.students import LiveStudent, StudentCard, StudentList, StudentView
-from shared.errors import FileNotInBundle, NothingToRollBack, StudentNotFound, StudentUnusable
+from shared.errors import (
+    FileNotInBundle,
+    NoMeasuredGain,
+    NothingToRollBack,
+    StudentNotFound,
+    StudentUnusable,
+)
 
 router = APIRouter(prefix="/v1/students", tags=["students"])
 
@@ -80,14 +86,14 @@ def download(version: str, name: str, gateway: GatewayDep) -> FileResponse:
     summary="Let a student answer predictions",
     responses={
         200: examples.answers(examples.LIVE),
-        **documented(STATUSES, StudentNotFound, StudentUnusable),
+        **documented(STATUSES, StudentNotFound, StudentUnusable, NoMeasuredGain),
     },
 )
 def promote(version: str, gateway: GatewayDep) -> LiveStudent:
     """Load and check the student, then make it live in every gateway process without losing a request.
 
     This process answers from it at once, the others within half a second. Promoting the live one changes
-    nothing.
+    nothing. A generalist with specialists goes live only where its report measured a gain.
     """
     return gateway.live.promote(version)
 

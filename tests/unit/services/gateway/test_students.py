@@ -2,7 +2,7 @@ import pytest
 
 from shared.contracts.students import StudentCard
 from tests.support.gateway_in_process import PNG_TYPE, image_file, refused
-from tests.support.student_bundles import mlp_onnx
+from tests.support.student_bundles import mlp_onnx, write_ensemble
 
 
 def answering(gateway) -> str:
@@ -89,3 +89,28 @@ def test_unknown_students_are_named_in_the_refusal(gateway):
         "digits-9" in refused(gateway.client.get("/v1/students/digits-9"), 404, "student-not-found")["detail"]
     )
     refused(gateway.client.post("/v1/students/digits-9/promote"), 404, "student-not-found")
+
+
+def publish_experts(gateway, gain: float) -> None:
+    gateway.store.students.publish("experts-1", lambda directory: write_ensemble(directory, gain=gain))
+
+
+def test_a_generalist_with_specialists_is_promoted_and_answers(gateway):
+    publish_experts(gateway, gain=0.01)
+    assert gateway.client.post("/v1/students/experts-1/promote").status_code == 200
+    answer = gateway.client.post("/v1/predictions", content=image_file(), headers=PNG_TYPE)
+    assert answer.status_code == 200
+    assert answer.headers["X-Student-Version"] == "experts-1"
+    (prediction,) = answer.json()["predictions"]
+    assert sum(one["probability"] for one in prediction["classes"]) <= 1 + 1e-5
+    found = gateway.client.get("/v1/students/experts-1").json()
+    assert found["specialists"]["specialists"][0]["classes"] == ["1", "7"]
+    assert gateway.client.get("/v1/students/experts-1/files/specialist-02.onnx").status_code == 200
+
+
+def test_specialists_without_a_measured_gain_are_not_promoted(gateway):
+    gateway.promote("digits-1")
+    publish_experts(gateway, gain=-0.004)
+    problem = refused(gateway.client.post("/v1/students/experts-1/promote"), 409, "no-measured-gain")
+    assert "-0.40 points" in problem["detail"]
+    assert answering(gateway) == gateway.store.students.live().version == "digits-1"

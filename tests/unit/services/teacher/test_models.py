@@ -140,5 +140,5 @@ def test_an_ensemble_that_lacks_a_specialists_tensor_is_refused(tmp_path):
     tensors = stored(tmp_path, publish_ensemble(tmp_path))
     del tensors["specialist-01/layers.1.bias"]
     publish(tmp_path, "experts", tensors=tensors, specialists=COMBINATION)
-    with pytest.raises(TeacherAnswerInvalid, match="specialist-01/layers.1.bias"):
+    with pytest.raises(TeacherAnswerInvalid, match=r"specialist-01/layers\.1\.bias"):
         teachers(tmp_path).hold("experts")
