@@ -1,12 +1,18 @@
 """A small task that a perceptron learns in a second: which quarter of a noisy image is the brightest."""
 
+from datetime import UTC, datetime
+
 import torch
 
-from shared.contracts.architectures import Mlp
+from shared.contracts.architectures import Architecture, Mlp
 from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.teachers import TeacherDescription
 from shared.contracts.training import Budget, Objective, Regularisation
 from shared.distillation.cohort import HARD_LABELS, Net
 from shared.distillation.examples import Examples
+from shared.distillation.hints import TeacherFeatures
+from shared.models.checkpoints import stack
+from shared.models.network import Network
 
 ARCHITECTURE = Mlp(hidden_units=(24, 16))
 CLASSES = 4
@@ -43,6 +49,32 @@ def examples(*, views: int | None = 1) -> Examples:
 def nets(*seeds: int) -> list[Net]:
     arms = (("taught", TAUGHT), ("untaught", HARD_LABELS))
     return [Net(arm, seed, objective) for seed in seeds for arm, objective in arms]
+
+
+def peers(*seeds: int, members: int = 2, objective: Objective | None = None) -> list[Net]:
+    """Return a cohort a seed whose members teach each other."""
+    mutual = objective or Objective(temperature=2.0, soft_weight=1.0, hard_weight=1.0)
+    return [
+        Net(f"member-{member}", seed, mutual, member=member, group="cohort")
+        for seed in seeds
+        for member in range(members)
+    ]
+
+
+def teacher_features(architecture: Architecture = ARCHITECTURE, members: int = 1) -> TeacherFeatures:
+    """Return an untrained teacher of the task, loaded for its layers."""
+    network = Network(architecture, PREPROCESSING.input, CLASSES)
+    description = TeacherDescription(
+        name="sage",
+        digest="5" * 64,
+        architecture=architecture,
+        members=members,
+        merge="geometric",
+        classes=("one", "two", "three", "four"),
+        preprocessing=Preprocessing(input=PREPROCESSING.input, mean=(0.4,), std=(0.25,)),
+        created_at=datetime(2026, 11, 1, tzinfo=UTC),
+    )
+    return TeacherFeatures(description, stack([network.initial(77 + member) for member in range(members)]))
 
 
 def teachers(*seeds: int) -> list[Net]:

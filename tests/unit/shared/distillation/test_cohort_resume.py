@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from shared.contracts.training import Budget
-from shared.distillation.cohort import TrainingStopped, train_cohort
+from shared.contracts.architectures import ResNet
+from shared.contracts.training import Budget, Hint, Objective, Regularisation
+from shared.distillation.cohort import Net, TrainingStopped, train_cohort
 from tests.support.cohorts import (
     ARCHITECTURE,
     BUDGET,
@@ -13,6 +14,8 @@ from tests.support.cohorts import (
     REGULARISED,
     examples,
     nets,
+    peers,
+    teacher_features,
     teachers,
 )
 
@@ -28,9 +31,9 @@ class StopAfter:
         return self.left < 0
 
 
-def train(asked, data, **options):
+def train(asked, data, architecture=ARCHITECTURE, **options):
     options = {"classes": CLASSES, "preprocessing": PREPROCESSING, "budget": BUDGET, **options}
-    return train_cohort(ARCHITECTURE, asked, data, **options)
+    return train_cohort(architecture, asked, data, **options)
 
 
 def assert_identical(left, right):
@@ -48,6 +51,14 @@ COHORTS = {
     "sgd": (teachers(0), None, REGULARISED, Budget(epochs=4, optimizer="sgd", learning_rate=0.05)),
     # 200 steps an epoch: the cuts fall into the middle of one.
     "single images": (teachers(0), None, REGULARISED, Budget(epochs=2, batch_size=1)),
+    "dropout, jitter and flips": (teachers(0), None, REGULARISED.model_copy(update={"flip": True}), BUDGET),
+    "mutual learning": (peers(0, 1), None, Regularisation(hidden_dropout=0.2), BUDGET),
+    "weight decay in bfloat16": (
+        nets(0),
+        2,
+        None,
+        BUDGET.model_copy(update={"weight_decay": 0.01, "precision": "bfloat16", "keep": "last"}),
+    ),
 }
 
 
@@ -125,3 +136,63 @@ def test_the_checkpoint_of_another_training_is_left_alone(tmp_path):
 def test_without_a_folder_for_checkpoints_a_stop_only_stops():
     with pytest.raises(TrainingStopped):
         train(nets(0), examples(), should_stop=lambda: True)
+
+
+# 25 steps an epoch: a block ends within one, and an odd step (labels) may come first after the cut.
+WITHIN = Budget(epochs=2, batch_size=8, learning_rate=1e-2)
+HINTED = Objective(
+    temperature=4.0,
+    soft_weight=0.5,
+    hard_weight=0.5,
+    alternate=True,
+    hint=Hint(weight=2.0, student_layer="hidden.0", teacher_layer="hidden.1"),
+)
+
+
+def cut_everywhere(asked, data, folder, **options):
+    while True:
+        try:
+            return train(asked, data, checkpoints=folder, should_stop=StopAfter(1), **options)
+        except TrainingStopped:
+            continue
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_regressors_of_hints_and_their_optimiser_are_in_the_checkpoint(together, tmp_path):
+    """Turns of teacher and labels make the regressor's own count of steps differ from the nets'."""
+    data, asked = examples(), [Net("taught", seed, HINTED) for seed in (0, 1)] + nets(0)[1:]
+    options = {"budget": WITHIN, "teacher": teacher_features(), "together": together}
+    assert_identical(train(asked, data, **options), cut_everywhere(asked, data, tmp_path, **options))
+
+
+def test_running_means_of_a_resnet_are_in_the_checkpoint(tmp_path):
+    data, options = examples(), {"architecture": ResNet(architecture="resnet8"), "budget": WITHIN}
+    undisturbed = train(nets(0), data, **options)
+    assert_identical(undisturbed, cut_everywhere(nets(0), data, tmp_path, **options))
+    assert any("running" in name for name in undisturbed[0].tensors)
+
+
+def test_fresh_teacher_logits_and_chosen_rows_resume_alike(tmp_path):
+    data = examples(views=1)
+
+    def refresh(epoch, _nets):
+        return data.teacher_logits * (epoch + 1)
+
+    def rows_of_epoch(seed, epoch):
+        return torch.arange(150).roll(seed + epoch) % 70
+
+    # Two blocks of steps an epoch: what an epoch began with must be had again within it.
+    options = {"refresh": refresh, "rows_of_epoch": rows_of_epoch, "budget": Budget(epochs=2, batch_size=4)}
+    undisturbed = train(nets(0), data, **options)
+    assert_identical(undisturbed, cut_everywhere(nets(0), data, tmp_path, **options))
+
+
+def test_another_start_is_another_training(tmp_path):
+    """Given weights are part of what a checkpoint belongs to."""
+    data, asked = examples(), nets(0)
+    (trained, _) = train(asked, data, budget=Budget(epochs=1))
+    given = {("taught", 0): trained.tensors}
+    with pytest.raises(TrainingStopped):
+        train(asked, data, checkpoints=tmp_path, should_stop=StopAfter(1))
+    fresh = train(asked, data, initial=given)
+    assert_identical(fresh, train(asked, data, initial=given, checkpoints=tmp_path))
