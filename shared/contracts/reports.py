@@ -5,9 +5,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from shared.contracts.architectures import Architecture
 from shared.contracts.base import Contract, Digest, Name
 from shared.contracts.evaluation import Comparison, Evaluation, NetFigures
-from shared.contracts.specs import DistillationSpec, TeacherSpec
+from shared.contracts.specs import DistillationSpec, SpecialistsSpec, SweepSpec, TeacherSpec
 from shared.contracts.students import Latency
 
 
@@ -150,5 +151,149 @@ class DistillationReport(JobReport):
     curves: tuple[TrainingCurve, ...]
 
 
-Report = Annotated[TeacherReport | DistillationReport, Field(discriminator="kind")]
+class SweepTrial(Contract):
+    """One point of a sweep, trained with each seed. Its value is the mean validation accuracy."""
+
+    number: int
+    temperature: float
+    soft_weight: float
+    hard_weight: float
+    validation_accuracies: tuple[float, ...]
+    """A seed each."""
+    test_accuracies: tuple[float, ...]
+    """For the report alone: nothing is chosen by them."""
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Mean over seeds."""
+        return sum(self.validation_accuracies) / len(self.validation_accuracies)
+
+
+class SweptNetwork(Contract):
+    """A network of a sweep: all its trials, its untaught twin, and the export of its best trial."""
+
+    network: Architecture
+    job_id: str
+    """The child job that trained its trials."""
+    parameters: int
+    trials: tuple[SweepTrial, ...]
+    """In the order in which they were asked for."""
+    best: int
+    """Number of the trial of the highest mean validation accuracy."""
+    untaught_validation_accuracies: tuple[float, ...]
+    """Of the same net on hard labels alone, under the same budget and seeds."""
+    untaught_test_accuracies: tuple[float, ...]
+    seed: int
+    """Of the best trial, the one of the best validation accuracy; it was exported."""
+    onnx_bytes: int
+    latency: tuple[Latency, ...]
+    satisfies: bool
+    """Whether it keeps to the constraint; True where there is none."""
+
+    @property
+    def best_trial(self) -> SweepTrial:
+        """The trial that `best` names."""
+        return next(trial for trial in self.trials if trial.number == self.best)
+
+
+class SweepReport(JobReport):
+    """The report of a job of kind `sweep`. Validation accuracies choose, test accuracies only report."""
+
+    kind: Literal["sweep"] = "sweep"
+    spec: SweepSpec
+    dataset_digest: Digest
+    teacher_digest: Digest
+    transfer_set_digest: Digest
+    teacher_parameters: int
+    teacher_validation_accuracy: float
+    teacher: Evaluation
+    """On the test split."""
+    networks: tuple[SweptNetwork, ...]
+    chosen: int | None
+    """Place in `networks`; None where none keeps to the constraint, and then no student is published."""
+    student_version: str | None = None
+    taught: Evaluation | None = None
+    """The published student on the test split."""
+    untaught: Evaluation | None = None
+    """Its untaught twin of the same seed."""
+    agreement: float | None = None
+    """Share of test images on which the published student names the teacher's class."""
+    comparison: Comparison | None = None
+    """Of the chosen network at its best trial with its untaught twin, over the seeds."""
+    curves: tuple[TrainingCurve, ...] = ()
+    """Of the chosen network's best trial and its twin."""
+
+
+class SpecialistFigures(Contract):
+    """A set of classes and the specialists that were trained for it, one a seed."""
+
+    classes: tuple[str, ...]
+    share: float
+    """s: of the labelled training images, those of its classes. Half of what a specialist saw is special."""
+    correction: float
+    """What was added to the logits of "not special" after training: log((1 - s) / s)."""
+    jobs: tuple[str, ...]
+    """The child job of each seed."""
+    validation_accuracies: tuple[float | None, ...]
+    """Of each seed, over its own classes and the dustbin, on validation images half of which are special."""
+    best_epochs: tuple[int, ...]
+    asked: int
+    """Test images on which it is active."""
+
+
+class CoverageRow(Contract):
+    """Test images whose true class so many specialists cover (arXiv:1503.02531, table 4)."""
+
+    covering: int
+    or_more: bool = False
+    """The last row lumps together what would be many."""
+    examples: int
+    generalist_correct: int
+    changes: tuple[int, ...]
+    """Of each seed: how many more of them generalist and specialists get right together."""
+
+    @property
+    def change(self) -> float:
+        """Mean over seeds."""
+        return sum(self.changes) / len(self.changes)
+
+    @property
+    def relative_change(self) -> float | None:
+        """The mean change over what the generalist gets right; None where it gets nothing right."""
+        return self.change / self.generalist_correct if self.generalist_correct else None
+
+
+class SpecialistsReport(JobReport):
+    """The report of a job of kind `specialists`. Evaluations are on the test split at T = 1."""
+
+    kind: Literal["specialists"] = "specialists"
+    spec: SpecialistsSpec
+    dataset_digest: Digest
+    generalist_digest: Digest
+    transfer_set_digest: Digest
+    teacher_digest: Digest
+    """Of generalist and specialists together, as a teacher."""
+    student_version: str
+    generalist_parameters: int
+    parameters: int
+    """Of all nets together."""
+    seed: int
+    """The one published: of the best validation accuracy."""
+    generalist: Evaluation
+    combined: Evaluation
+    """Generalist and specialists of the published seed."""
+    comparison: Comparison
+    """Combined ("taught") minus generalist ("untaught"), over seeds. The generalist is the same in each."""
+    coverage: tuple[CoverageRow, ...]
+    specialists: tuple[SpecialistFigures, ...]
+    latency: tuple[Latency, ...]
+    generalist_latency: tuple[Latency, ...]
+    """Of the generalist's graph alone."""
+    curves: tuple[TrainingCurve, ...]
+    """Of the published seed's specialists."""
+
+
+Report = Annotated[
+    TeacherReport | DistillationReport | SweepReport | SpecialistsReport, Field(discriminator="kind")
+]
 """The report of any kind of job, told apart by its `kind`."""

@@ -166,7 +166,7 @@ class SpecialistsSpec(Contract):
     """The views on which the generalist is asked and specialists are trained: jitter and flips go here."""
     top_n: int = Field(default=1, ge=1, le=100)
     """Specialists that cover any of the generalist's top n classes are asked."""
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1, max_length=32)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
     """An ensemble a seed; the one of the best validation accuracy is published."""
 
 

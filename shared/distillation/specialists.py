@@ -16,12 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shared.distillation.losses import UNLABELLED
 from shared.errors import InvalidSpecialistPlan
 from shared.models.seeds import generator_of
+
+_CERTAIN = 40.0
+"""By how much the logit of a certain class lies above all others: they have e^-40 of its probability."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,20 @@ class SpecialClasses:
             logits = torch.cat([logits[..., list(self.classes)], lumped], dim=-1)
         logits = logits - self.correction * self._not_special(logits)
         return logits - logits.mean(-1, keepdim=True)
+
+    def full_targets(
+        self, generalist_logits: Float[Tensor, "*rows classes"], labels: Int64[Tensor, "*rows"]
+    ) -> Float[Tensor, "*rows classes"]:
+        """Return what a specialist over all classes is taught (section 6.1), as logits with zero mean.
+
+        Hard targets for special images, as logits that are certain; the generalist's soft targets, at the
+        resampled shares, for the others. Both are meant at T = 1, where one loss takes them alike.
+        """
+        soft = self.soft_targets(generalist_logits)
+        hard = _CERTAIN * F.one_hot(labels.clamp(min=0), self.total).to(soft.dtype)
+        hard = hard - hard.mean(-1, keepdim=True)
+        special = torch.isin(labels, torch.tensor(self.classes, device=labels.device))
+        return torch.where(special.unsqueeze(-1), hard, soft)
 
     def first_head(
         self, weight: Float[Tensor, "classes ..."], bias: Float[Tensor, " classes"]

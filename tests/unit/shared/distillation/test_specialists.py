@@ -129,6 +129,21 @@ def test_without_a_dustbin_every_class_keeps_its_number():
     torch.testing.assert_close(whole.corrected(taught[0])[2] - taught[0][2], torch.tensor(whole.correction))
 
 
+def test_a_specialist_over_all_classes_is_taught_hard_targets_of_special_images_and_soft_ones_of_others():
+    """arXiv:1503.02531, section 6.1."""
+    whole = SpecialClasses((3, 1), 5, share=0.3, dustbin=False)
+    logits = torch.randn(10, 5, generator=torch.Generator().manual_seed(3))
+    taught = softmax(whole.full_targets(logits, LABELS))
+    special = torch.isin(LABELS, torch.tensor([3, 1]))
+    one_hot = torch.nn.functional.one_hot(LABELS, 5).double()
+    torch.testing.assert_close(taught[special], one_hot[special], atol=1e-6, rtol=0)
+    torch.testing.assert_close(taught[~special], softmax(whole.soft_targets(logits))[~special])
+    # To teach certain targets softly at T = 1 is to teach them as hard labels.
+    student = torch.randn(10, 5, generator=torch.Generator().manual_seed(4))
+    soft = soft_target_loss(student[special], whole.full_targets(logits, LABELS)[special], temperature=1.0)
+    torch.testing.assert_close(soft, hard_label_loss(student[special], LABELS[special]))
+
+
 def test_the_dustbin_is_taught_the_sum_of_what_it_lumps_together():
     logits = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     even = SpecialClasses((3, 1), 5, share=0.5)
