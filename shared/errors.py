@@ -87,6 +87,24 @@ class AlternationNeedsBoth(InvalidRequest):
         self.lacking = lacking
 
 
+class ViewsBelongToTransferSet(InvalidRequest):
+    """A student is to be shown shifted or mirrored images that its teacher was never asked about."""
+
+    remedy = "Set `views`, `jitter_px` and `flip` of `transfer_set` instead: both then see the same views."
+
+    def __init__(self, option: str) -> None:
+        super().__init__(
+            f"`{option}` of the student's regularisation would show it views that the teacher never saw"
+        )
+        self.option = option
+
+
+class InvalidPrior(InvalidRequest):
+    """Shares of classes that are not one a class or do not sum to 1."""
+
+    remedy = "Give a share for each class of the dataset, in its order, with sum 1; or leave `prior` out."
+
+
 class LayersDoNotJoin(InvalidRequest):
     """A student's layer is to be led to a teacher's of a shape that no regressor bridges."""
 
@@ -605,6 +623,15 @@ class DeviceMissing(JobFailed):
     def __init__(self, device: str) -> None:
         super().__init__(f"device {device!r} is asked for, and this machine has none")
         self.device = device
+
+
+class BiasRepairFailed(JobFailed):
+    """No class biases bring the student's mean softmax mass to the shares asked for."""
+
+    remedy = "Look at the prior: every class needs a share, and images of every class should be at hand."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"class biases cannot be repaired: {reason}")
 
 
 class ParityFailed(JobFailed):
