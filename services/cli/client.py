@@ -94,11 +94,15 @@ class GatewayClient:
         *,
         state: JobState | None = None,
         kind: str | None = None,
+        parent: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> JobPage:
-        """Return a page of jobs, newest first."""
-        filters = {"state": state.value if state else None, "kind": kind, "limit": limit, "cursor": cursor}
+        """Return a page of jobs, newest first; with `parent` only those that this job made."""
+        filters = {
+            "state": state.value if state else None, "kind": kind, "parent": parent,
+            "limit": limit, "cursor": cursor,
+        }  # fmt: skip
         parameters = {name: value for name, value in filters.items() if value is not None}
         return self._ask(JobPage, "GET", "/v1/jobs", params=parameters)
 

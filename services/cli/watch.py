@@ -1,21 +1,35 @@
 """Shows a job while it runs: live bars with an estimated end for every stage, or plain lines.
 
 Bars are for a terminal. Elsewhere (a log, a pipe) a line is written where a stage begins, ends or has come
-another tenth of its way.
+another tenth of its way. While a job waits for its child jobs, those that run are shown with it.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from threading import Event, Lock, Thread
+from typing import Any, Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from services.cli.client import GatewayClient
-from services.cli.errors import JobNotSucceeded
+from services.cli.errors import CommandFailed, JobNotSucceeded
 from shared.contracts import jobs
 from shared.contracts.jobs import JobEvent, JobEventKind, JobState, JobView, Stage
+
+log = logging.getLogger(__name__)
+
+CHILDREN_EVERY_S: Final = 1.0
+"""How often the children of a job that waits are looked at."""
+_STAGES: Final[dict[str, tuple[Stage, ...]]] = {
+    "teacher": (Stage.CHECK, Stage.TRAIN, Stage.EVALUATE, Stage.EXPORT, Stage.REPORT),
+    "distillation": (
+        Stage.CHECK, Stage.TRANSFER_SET, Stage.TRAIN, Stage.EVALUATE, Stage.EXPORT, Stage.REPORT,
+    ),
+}  # fmt: skip
+"""The stages of kinds that always have the same; those of other kinds are shown as they come."""
 
 
 class Display(Protocol):
@@ -25,12 +39,18 @@ class Display(Protocol):
         """Show one event."""
         ...
 
+    def show_children(self, running: Sequence[JobView]) -> None:
+        """Show how far these child jobs are, and no others any more."""
+        ...
+
 
 def watch(client: GatewayClient, job: JobView, console: Console) -> JobView:
     """Show the job from its first event to its last; return it as it ended."""
-    with display(job, console) as shown:
+    with display(job, console) as shown, _Children(client, job.id, shown) as children:
         for event in client.follow(job.id):
             shown.show(event)
+            if event.kind is JobEventKind.STATE:
+                children.look(waiting=event.data.get("state") == JobState.WAITING)
     return client.job(job.id)
 
 
@@ -65,9 +85,55 @@ def display(job: JobView, console: Console) -> Iterator[Display]:
 
 
 def stages_of(job: JobView) -> list[Stage]:
-    """Return the stages that this job goes through, in order."""
-    without = {Stage.TRANSFER_SET} if job.spec.kind == "teacher" else set()
-    return [stage for stage in Stage if stage not in without]
+    """Return the stages that this job is sure to go through, in order."""
+    return list(_STAGES.get(job.spec.kind, ()))
+
+
+class _Children(Thread):
+    """Looks at the children of a job while it waits: its own events only count the ends of them."""
+
+    def __init__(self, client: GatewayClient, parent: str, shown: Display) -> None:
+        super().__init__(name="children", daemon=True)
+        self._client = client
+        self._parent = parent
+        self._shown = shown
+        self._waiting = Event()
+        self._over = Event()
+        self._lock = Lock()
+
+    def __enter__(self) -> "_Children":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._waiting.set()
+        if self.is_alive():
+            self.join()
+
+    def look(self, *, waiting: bool) -> None:
+        """Begin to look, or stop."""
+        if waiting:
+            self._waiting.set()
+            if not self.is_alive():
+                self.start()
+        else:
+            self._waiting.clear()
+            with self._lock:
+                self._shown.show_children(())
+
+    def run(self) -> None:
+        """Show the children that run, until the job is over."""
+        while self._waiting.wait() and not self._over.is_set():
+            try:
+                page = self._client.jobs(parent=self._parent, state=JobState.RUNNING, limit=100)
+            except CommandFailed as error:
+                # A gateway that stays away is told by who follows the events.
+                log.debug("children not seen", extra={"reason": str(error)})
+            else:
+                with self._lock:
+                    if self._waiting.is_set():
+                        self._shown.show_children(page.jobs[::-1])
+            self._over.wait(CHILDREN_EVERY_S)
 
 
 class Bars:
@@ -76,10 +142,10 @@ class Bars:
     def __init__(self, bars: Progress, stages: list[Stage]) -> None:
         self._bars = bars
         self._clock = _StageClock()
-        self._tasks: dict[Stage, TaskID] = {stage: self._add(stage) for stage in stages}
+        self._tasks: dict[Stage, TaskID] = {stage: self._add(_title(stage)) for stage in stages}
+        self._children: dict[str, TaskID] = {}
 
-    def _add(self, stage: Stage) -> TaskID:
-        title = stage.value.replace("_", " ")
+    def _add(self, title: str) -> TaskID:
         return self._bars.add_task(title, total=1, count="", time="", metrics="")
 
     def show(self, event: JobEvent) -> None:
@@ -91,13 +157,30 @@ class Bars:
             return
         progress = jobs.Progress.model_validate(event.data)
         if progress.stage not in self._tasks:
-            self._tasks[progress.stage] = self._add(progress.stage)
+            self._tasks[progress.stage] = self._add(_title(progress.stage))
+        self._move(self._tasks[progress.stage], progress, self._clock.time(progress, event.at))
+
+    def show_children(self, running: Sequence[JobView]) -> None:
+        """Show a bar for each of these child jobs."""
+        for gone in self._children.keys() - {child.id for child in running}:
+            self._bars.remove_task(self._children.pop(gone))
+        for child in running:
+            progress = child.progress
+            if progress is None:
+                continue
+            if child.id not in self._children:
+                self._children[child.id] = self._add("")
+            task = self._children[child.id]
+            self._bars.update(task, description=f"{_number(child)} {_title(progress.stage)}")
+            self._move(task, progress, _estimate(progress))
+
+    def _move(self, task: TaskID, progress: jobs.Progress, time: str) -> None:
         self._bars.update(
-            self._tasks[progress.stage],
+            task,
             total=max(progress.total, 1),
             completed=progress.done if progress.total else 1,
             count=_count(progress),
-            time=self._clock.time(progress, event.at),
+            time=time,
             metrics=_metrics(progress.metrics),
         )
 
@@ -108,7 +191,7 @@ class Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._clock = _StageClock()
-        self._shown: dict[Stage, float] = {}
+        self._shown: dict[tuple[str, Stage], float] = {}
 
     def show(self, event: JobEvent) -> None:
         """Write a line where the event is news: at least a tenth further than the last."""
@@ -118,14 +201,23 @@ class Lines:
                 self._write(event.at, text)
             return
         progress = jobs.Progress.model_validate(event.data)
+        self._show_progress("", progress, self._clock.time(progress, event.at), event.at)
+
+    def show_children(self, running: Sequence[JobView]) -> None:
+        """Write a line for each child job that is news."""
+        for child in running:
+            if child.progress is not None:
+                progress = child.progress
+                self._show_progress(_number(child), progress, _estimate(progress), datetime.now(UTC))
+
+    def _show_progress(self, who: str, progress: jobs.Progress, time: str, at: datetime) -> None:
         share = progress.done / progress.total if progress.total else 1.0
-        time = self._clock.time(progress, event.at)
-        before = self._shown.get(progress.stage)
+        before = self._shown.get((who, progress.stage))
         if before is not None and (share == before or (before < share < min(before + 0.1, 1.0))):
             return
-        self._shown[progress.stage] = share
-        words = [progress.stage.value, _count(progress), time, _metrics(progress.metrics)]
-        self._write(event.at, "  ".join(word for word in words if word))
+        self._shown[who, progress.stage] = share
+        words = [who, progress.stage.value, _count(progress), time, _metrics(progress.metrics)]
+        self._write(at, "  ".join(word for word in words if word))
 
     def _write(self, at: datetime, text: str) -> None:
         self._console.print(f"{at:%H:%M:%S} {text}", highlight=False, markup=False, soft_wrap=True)
@@ -145,7 +237,20 @@ class _StageClock:
         self._last = at
         if progress.done >= progress.total:
             return f"took {duration((at - began).total_seconds())}"
-        return f"ETA {duration(progress.eta_s)}" if progress.eta_s is not None else "ETA –"
+        return _estimate(progress)
+
+
+def _estimate(progress: jobs.Progress) -> str:
+    return f"ETA {duration(progress.eta_s)}" if progress.eta_s is not None else "ETA –"
+
+
+def _title(stage: Stage) -> str:
+    return stage.value.replace("_", " ")
+
+
+def _number(child: JobView) -> str:
+    """Return a child's number in its family: what its id has behind its parent's."""
+    return child.id.rpartition("-")[2]
 
 
 def duration(seconds: float) -> str:
@@ -176,4 +281,6 @@ def _words(event: JobEvent) -> str:
         return str(data.get("text", ""))
     attempts = data.get("attempts", 0)
     again = f" (attempt {attempts})" if isinstance(attempts, int) and attempts > 1 else ""
-    return f"{data.get('state', '')}{again}"
+    children = data.get("children")
+    family = f" for {len(children)} jobs" if isinstance(children, list) else ""
+    return f"{data.get('state', '')}{family}{again}"

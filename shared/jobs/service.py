@@ -56,12 +56,13 @@ class JobService:
         kind: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        parent: str | None = None,
     ) -> JobPage:
-        """Return a page of jobs, newest first."""
-        return self._store.list(state, kind, cursor, limit)
+        """Return a page of jobs, newest first; with `parent` only those that this job made."""
+        return self._store.list(state, kind, cursor, limit, parent)
 
     def cancel(self, job_id: str) -> JobView:
-        """Cancel the job, at once where it waits and within seconds where it runs."""
+        """Cancel the job and its unfinished children, at once where no worker runs them, or else in seconds."""
         return self._store.request_cancel(job_id)
 
     def events(self, job_id: str, after: str | None = None, limit: int = 1000) -> Sequence[JobEvent]:

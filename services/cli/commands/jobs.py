@@ -13,7 +13,7 @@ from services.cli.commands.common import GatewayOption, JsonOption, console, emi
 from services.cli.errors import CommandFailed
 from shared.contracts.jobs import JobState, JobView
 
-app = typer.Typer(help="Train teachers and distil students.", no_args_is_help=True)
+app = typer.Typer(help="Train teachers, distil students, watch jobs.", no_args_is_help=True)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
@@ -26,7 +26,8 @@ def submit(
         typer.Argument(metavar="[SPEC]", help="A JSON file with the whole spec, or - for standard input."),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="teacher or distillation, where no SPEC is given.", show_default=False)
+        str | None,
+        typer.Option(help="teacher or distillation; other kinds take a SPEC.", show_default=False),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What the teacher or student is called.")] = None,
     teacher: Annotated[str | None, typer.Option(help="The teacher to learn from.")] = None,
@@ -111,6 +112,9 @@ def list_jobs(
     context: typer.Context,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Only the child jobs that this job made.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Most jobs to show.")] = 20,
     cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before.")] = None,
     gateway: GatewayOption = None,
@@ -118,7 +122,7 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with gateway_of(context, gateway) as client:
-        page = client.jobs(state=state, kind=kind, limit=limit, cursor=cursor)
+        page = client.jobs(state=state, kind=kind, parent=parent, limit=limit, cursor=cursor)
     rows = [
         (job.id, job.spec.kind, job.spec.name, job.state.value, f"{job.created_at:%Y-%m-%d %H:%M:%S}")
         for job in page.jobs
@@ -131,7 +135,7 @@ def list_jobs(
 def cancel(
     context: typer.Context, job: JobId, gateway: GatewayOption = None, as_json: JsonOption = False
 ) -> None:
-    """Cancel a job: at once where it waits, within seconds where it runs."""
+    """Cancel a job and its child jobs: at once where they wait, within seconds where they run."""
     with gateway_of(context, gateway) as client:
         view = client.cancel(job)
     words = "cancelled" if view.state is JobState.CANCELLED else "will stop"
@@ -171,10 +175,12 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
         ("state", job.state.value + (" (to be cancelled)" if job.cancel_requested else "")),
         ("created", job.created_at.isoformat(timespec="seconds")),
         ("attempts", job.attempts or None),
+        ("parent", job.parent),
+        ("children", f"{len(job.children)} jobs, see jobs list --parent {job.id}" if job.children else None),
     ]
     if job.started_at and job.finished_at:
         facts.append(("took", watching.duration((job.finished_at - job.started_at).total_seconds())))
-    if job.progress and job.state is JobState.RUNNING:
+    if job.progress and job.state in (JobState.RUNNING, JobState.WAITING):
         progress = job.progress
         facts.append(("stage", f"{progress.stage} {progress.done}/{progress.total} {progress.unit}"))
     if job.failure:

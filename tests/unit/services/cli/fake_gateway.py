@@ -1,6 +1,7 @@
 """A gateway in memory, with the same contract as the real one: it answers contract models and problems."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -50,6 +51,8 @@ class FakeGateway:
         self.events: list[JobEvent] = []
         self.cut_after: list[int | Exception] = []
         """For each next connection: events until it breaks off, or what connecting raises."""
+        self.pause_s = 0.0
+        """Before the last event of a stream."""
         self.ends_as = JobState.SUCCEEDED
         self.datasets = (
             DatasetView(name="mnist", builtin=True, available=False, description="all"),
@@ -74,10 +77,12 @@ class FakeGateway:
             case ("POST", "jobs"):
                 return self._submit(request)
             case ("GET", "jobs"):
+                asked = request.url.params
                 jobs = tuple(
                     job
-                    for job in self.jobs.values()
-                    if request.url.params.get("state", job.state.value) == job.state.value
+                    for job in list(self.jobs.values())
+                    if asked.get("state", job.state.value) == job.state.value
+                    and asked.get("parent", job.parent) == job.parent
                 )
                 return _json(JobPage(jobs=jobs))
             case (_, "jobs", job_id, *_) if job_id not in self.jobs:
@@ -147,13 +152,15 @@ class FakeGateway:
             )
 
         return httpx.Response(
-            200, headers={"Content-Type": "text/event-stream"}, stream=_Stream(rest, cut, end)
+            200, headers={"Content-Type": "text/event-stream"}, stream=_Stream(rest, cut, self.pause_s, end)
         )
 
 
 class _Stream(httpx.SyncByteStream):
-    def __init__(self, events: list[JobEvent], cut: int | None, end: Callable[[], None]) -> None:
-        self.events, self.cut, self.end = events, cut, end
+    def __init__(
+        self, events: list[JobEvent], cut: int | None, pause_s: float, end: Callable[[], None]
+    ) -> None:
+        self.events, self.cut, self.pause_s, self.end = events, cut, pause_s, end
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"retry: 1000\n\n: keep-alive\n\n"
@@ -161,6 +168,7 @@ class _Stream(httpx.SyncByteStream):
             if index == self.cut:
                 raise httpx.ReadError("cut")
             if event is self.events[-1]:
+                time.sleep(self.pause_s)
                 self.end()
             yield f"id: {event.id}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n".encode()
 

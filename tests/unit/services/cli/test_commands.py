@@ -14,6 +14,7 @@ from services.cli.app import main
 from services.cli.commands.common import Outside
 from services.cli.commands.jobs import spec_of
 from shared.contracts.jobs import JobState
+from shared.contracts.training import Objective
 from tests.unit.services.cli.fake_gateway import SPEC, VERSION, FakeGateway
 
 
@@ -97,6 +98,21 @@ def test_answers_for_people_are_not_json(imago: Imago, gateway: FakeGateway, com
         json.loads(left.out)
 
 
+def test_the_children_of_a_job_are_listed_and_the_job_says_how(imago: Imago, gateway: FakeGateway):
+    parent = gateway.add_job(**SPEC.model_dump())
+    child = parent.model_copy(update={"id": "j-0-000", "parent": "j-0"})
+    gateway.jobs |= {
+        "j-0-000": child,
+        "j-0": parent.model_copy(update={"state": JobState.WAITING, "children": ("j-0-000",)}),
+    }
+    assert "1 jobs, see jobs list --parent j-0" in imago("jobs", "show", "j-0").out
+    assert [job["id"] for job in imago("jobs", "list", "--parent", "j-0", "--json").json["jobs"]] == [
+        "j-0-000"
+    ]
+    shown = imago("jobs", "show", "j-0-000").out
+    assert "parent" in shown
+
+
 def test_a_refusal_is_one_line_on_standard_error(imago: Imago):
     left = imago("students", "rollback", "--json")
     assert left.status == 1
@@ -141,7 +157,7 @@ def test_options_spell_a_distillation(imago: Imago, gateway: FakeGateway):
         "--hard-weight", "0.1", "--hidden-units", "30,20", "--epochs", "2", "--seeds", "5,6",
     )  # fmt: skip
     spec = gateway.jobs["j-0"].spec.model_dump()
-    assert spec["objective"] == {"temperature": 4.0, "soft_weight": 1.0, "hard_weight": 0.1}
+    assert spec["objective"] == Objective(temperature=4.0, hard_weight=0.1).model_dump()
     assert spec["student"]["network"]["hidden_units"] == (30, 20)
     assert spec["budget"]["epochs"] == 2
     assert spec["seeds"] == (5, 6)

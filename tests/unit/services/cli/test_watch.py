@@ -5,10 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
-from services.cli.watch import display, duration, stages_of
-from shared.contracts.jobs import JobState, JobView
-from shared.contracts.specs import TeacherSpec
-from tests.unit.services.cli.fake_gateway import NOON, SPEC, job_events
+from services.cli import watch as watching
+from services.cli.client import GatewayClient
+from services.cli.watch import display, duration, stages_of, watch
+from shared.contracts.jobs import JobEvent, JobEventKind, JobState, JobView, Progress, Stage
+from shared.contracts.specs import SweepSpec, TeacherSpec
+from tests.unit.services.cli.fake_gateway import NOON, SPEC, FakeGateway, job_events
 
 JOB = JobView(id="j-0", state=JobState.RUNNING, spec=SPEC, created_at=NOON)
 
@@ -41,6 +43,76 @@ def test_a_teacher_job_has_no_transfer_set():
     teacher = JOB.model_copy(update={"spec": TeacherSpec(name="t", dataset="d")})
     assert "transfer_set" not in [stage.value for stage in stages_of(teacher)]
     assert len(stages_of(JOB)) == 6
+
+
+def parent_events() -> list[JobEvent]:
+    told = [
+        (JobEventKind.STATE, {"state": "running", "epoch": 1, "attempts": 1}),
+        (
+            JobEventKind.STATE,
+            {"state": "waiting", "epoch": 1, "attempts": 0, "children": ["j-0-000", "j-0-001"]},
+        ),
+        (JobEventKind.PROGRESS, Progress(stage=Stage.TRAIN, done=0, total=2, unit="jobs")),
+        (JobEventKind.PROGRESS, Progress(stage=Stage.TRAIN, done=1, total=2, unit="jobs", eta_s=30.0)),
+    ]
+    return [
+        JobEvent(
+            id=str(i),
+            kind=kind,
+            at=NOON,
+            data=data if isinstance(data, dict) else data.model_dump(mode="json"),
+        )
+        for i, (kind, data) in enumerate(told, start=1)
+    ]
+
+
+def child(number: int, done: int) -> JobView:
+    progress = Progress(stage=Stage.TRAIN, done=done, total=60, unit="epochs", eta_s=12.0)
+    return JOB.model_copy(update={"id": f"j-0-{number:03}", "parent": "j-0", "progress": progress})
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_parent_that_waits_is_shown_with_the_children_that_run(terminal: bool):
+    file = io.StringIO()
+    parent = JOB.model_copy(update={"spec": SweepSpec(name="sweep", teacher="t", dataset="d")})
+    with display(parent, Console(file=file, force_terminal=terminal, width=120, color_system=None)) as shown_:
+        for event in parent_events():
+            shown_.show(event)
+        shown_.show_children([child(0, 30), child(1, 31)])
+        shown_.show_children([child(1, 45)])
+    text = file.getvalue()
+    assert "waiting for 2 jobs" in text
+    assert "1/2 jobs" in text
+    for words in ("000", "001", "30/60 epochs", "45/60 epochs", "ETA 12 s"):
+        assert words in text
+
+
+def test_a_child_that_ended_has_no_bar_any_more():
+    file = io.StringIO()
+    with display(JOB, Console(file=file, force_terminal=True, width=120, color_system=None)) as shown_:
+        shown_.show_children([child(0, 30), child(1, 30)])
+        shown_.show_children([child(1, 60)])
+    last_picture = file.getvalue().rpartition("check")[2]
+    assert "001 train" in last_picture
+    assert "000 train" not in last_picture
+
+
+def test_children_are_looked_at_while_their_parent_waits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watching, "CHILDREN_EVERY_S", 0.01)
+    gateway = FakeGateway()
+    job = gateway.add_job(name="small", teacher="t", dataset="d")
+    waits, *rest = parent_events()[1:]
+    gateway.events = [waits, *rest, job_events(JobState.SUCCEEDED)[-1].model_copy(update={"id": "9"})]
+    gateway.jobs["j-0-001"] = child(1, 30)
+    gateway.pause_s = 0.2
+    file = io.StringIO()
+    with GatewayClient("http://gateway.test", transport=gateway.transport()) as client:
+        ended = watch(client, job, Console(file=file, width=120))
+    assert ended.state is JobState.SUCCEEDED
+    assert "001  train  30/60 epochs  ETA 12 s" in file.getvalue()
+    asked = [request.url.params for request in gateway.seen if "parent" in request.url.params]
+    assert asked
+    assert {(one["parent"], one["state"]) for one in asked} == {(job.id, "running")}
 
 
 def test_a_log_shows_no_control_characters():
