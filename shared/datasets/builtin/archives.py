@@ -37,7 +37,8 @@ def tar_members(file: Path) -> Iterator[tuple[str, bytes]]:
         # As a stream: an xz file can only be read from its beginning on, and each member but once.
         with tarfile.open(file, "r|xz") as archive:
             for member in archive:
-                archive.members.clear()  # it would keep a description of each: 60 MB for 110,000 files
+                # It would keep a description of each: 60 MB for 110,000 files.
+                archive.members.clear()  # type: ignore[attr-defined]
                 if member.isfile():
                     opened = archive.extractfile(member)
                     assert opened is not None, "it is a file"
