@@ -64,7 +64,9 @@ class Supervisor:
             elif state is JobState.WAITING:
                 log.info("job waits for its children", extra={"children": len(attempt.children)})
                 for child in attempt.children:
-                    self._send(child)
+                    if not self._send(child):
+                        # Each of a thousand would wait for the broker; the reconciler sends them all.
+                        break
 
     def _wake_parent(self, parent: str) -> None:
         """Send the parent's message where this child was the last it waited for."""
@@ -77,8 +79,11 @@ class Supervisor:
         if queued:
             self._send(parent)
 
-    def _send(self, job_id: str) -> None:
+    def _send(self, job_id: str) -> bool:
+        """Send the job's message; tell whether the broker took it."""
         try:
             self._dispatcher.send(job_id)
         except JobStoreUnavailable as error:
             log.warning("the message will follow", extra={"reason": str(error)})
+            return False
+        return True
