@@ -15,6 +15,7 @@ from shared.errors import (
     TooManyTrials,
 )
 from shared.jobs.checks.common import dataset_of, need_few_children, need_fit, need_labels
+from shared.jobs.checks.transfer_set import check_transfer_set
 from shared.jobs.ports import Catalogue
 
 MOST_NETS: Final = 10_000
@@ -33,6 +34,7 @@ def check(spec: SweepSpec, catalogue: Catalogue) -> None:
         DatasetNotFound, LabelsMissing, InvalidDataset: the dataset does not do.
         TeacherNotFound: there is no such teacher.
         ClassMismatch, InputMismatch: the teacher does not answer for the dataset's classes or images.
+        OmitAndOnly, UnknownClass, EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
         TeacherDoesNotTemper: several temperatures, and an arithmetic ensemble.
     """
     check_ranges(spec)
@@ -46,6 +48,8 @@ def check_sweep(spec: SweepSpec, dataset: DatasetView, teacher: TeacherDescripti
     if dataset.manifest is not None:
         need_labels(spec.dataset, dataset.manifest, "a trial's accuracy")
         need_fit(spec.dataset, dataset.manifest, spec.teacher, teacher)
+    hard = max(_ends(spec.hard_weights)) > 0
+    check_transfer_set(spec, dataset.manifest, labels_for="a hard weight above 0" if hard else None)
 
 
 def check_ranges(spec: SweepSpec) -> None:

@@ -1,13 +1,20 @@
 """What can be refused of a job of kind `teacher`, and of every other training on labels alone."""
 
 from shared.contracts.datasets import DatasetView
-from shared.contracts.specs import JobSpec
+from shared.contracts.specs import JobSpec, SelfDistillationSpec
 from shared.jobs.checks.common import dataset_of, need_labels
+from shared.jobs.checks.transfer_set import check_transfer_set
 from shared.jobs.ports import Catalogue
 
 
 def check(spec: JobSpec, catalogue: Catalogue) -> None:
-    """Raise where the job cannot end well: DatasetNotFound, LabelsMissing, InvalidDataset."""
+    """Raise where the job cannot end well.
+
+    Raises:
+        DatasetNotFound, LabelsMissing, InvalidDataset: the dataset does not do.
+        OmitAndOnly, UnknownClass, EmptyTransferSet, NoLabelsLeft: the transfer set of a self-distillation
+            cannot be drawn.
+    """
     check_teacher(spec, dataset_of(spec.dataset, catalogue))
 
 
@@ -15,3 +22,5 @@ def check_teacher(spec: JobSpec, dataset: DatasetView) -> None:
     """Raise where nets cannot be trained on the dataset's labels."""
     if dataset.manifest is not None:
         need_labels(spec.dataset, dataset.manifest, f"a job of kind {spec.kind!r}")
+    if isinstance(spec, SelfDistillationSpec):
+        check_transfer_set(spec, dataset.manifest, labels_for="generation 0")

@@ -1,8 +1,11 @@
 """What is refused of a transfer set when a job is handed in."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from shared.contracts.datasets import DatasetManifest
+from shared.contracts.specs import FloatRange, JobSpec, SelfDistillationSpec, SweepSpec
 from shared.contracts.training import TransferSetSpec
 from shared.errors import (
     DistillationError,
@@ -15,6 +18,8 @@ from shared.errors import (
 from shared.jobs.checks import check
 from shared.jobs.checks.transfer_set import check_transfer_set
 from tests.support.jobs import DIGITS, KnownThings, dataset_manifest, dataset_view, distillation_spec
+
+UNKNOWN = TransferSetSpec(omit=("x",))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,31 @@ def test_classes_of_images_without_labels_cannot_be_left_out() -> None:
     unlabelled: DatasetManifest = dataset_manifest(labelled=False)
     with pytest.raises(LabelsMissing, match="'digits' has no labels, which `omit`"):
         check_transfer_set(distillation_spec(transfer_set=TransferSetSpec(omit=("3",))), unlabelled)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SweepSpec(name="s", teacher="big", dataset="digits", transfer_set=UNKNOWN),
+        SelfDistillationSpec(name="s", dataset="digits", transfer_set=UNKNOWN),
+    ],
+)
+def test_every_kind_that_draws_a_transfer_set_refuses_one_that_cannot_be(spec: JobSpec) -> None:
+    with pytest.raises(UnknownClass, match="'x'"):
+        check(spec, KnownThings())
+
+
+@pytest.mark.parametrize("hard_weight", [0.0, 0.5])
+def test_a_sweep_needs_labels_where_a_hard_weight_does(hard_weight: float) -> None:
+    spec = SweepSpec(
+        name="s",
+        teacher="big",
+        dataset="digits",
+        hard_weights=FloatRange(values=(0.0, hard_weight) if hard_weight else (0.0,)),
+        transfer_set=TransferSetSpec(label_share=0.0),
+    )
+    with nullcontext() if hard_weight == 0 else pytest.raises(NoLabelsLeft, match="hard weight"):
+        check(spec, KnownThings())
 
 
 def test_a_job_that_needs_no_labels_may_use_none() -> None:
