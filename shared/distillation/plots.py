@@ -55,13 +55,17 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot: y over x, in this order, and half the length of its error bars, if any."""
+    """One line of a plot: y over x, in this order, and half the length of its error bars, if any.
+
+    Lines of one `colour`, a place among the colours, belong together; None is the line's own place.
+    """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     spread: Sequence[float] | None = None
     dashed: bool = False
+    colour: int | None = None
 
 
 def plot_lines(
@@ -89,7 +93,8 @@ def plot_lines(
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for number, line in enumerate(lines):
-            colour, style = COLOURS[number % len(COLOURS)], "--" if line.dashed else "-"
+            place = number if line.colour is None else line.colour
+            colour, style = COLOURS[place % len(COLOURS)], "--" if line.dashed else "-"
             axes.errorbar(
                 line.x,
                 line.y,

@@ -33,7 +33,14 @@ class Trial:
     objective: Objective
 
 
-def open_study(order: SweepSpec, name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
+def log_by_our_handlers() -> None:
+    """Let Optuna's messages, warnings and worse, go where all others go."""
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def open_study(name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
     """Return the study of this name, new or as it was left."""
     return optuna.create_study(
         study_name=name,
@@ -69,9 +76,16 @@ def next_round(study: optuna.Study, order: SweepSpec, most: int) -> tuple[Trial,
     return tuple(_trial(trial.number, trial.params) for trial in (study.ask(space) for _ in range(asked)))
 
 
-def tell(study: optuna.Study, trial: Trial, validation_accuracies: Sequence[float]) -> None:
+def tell(study: optuna.Study, number: int, validation_accuracies: Sequence[float]) -> None:
     """Write down what a trial is worth: its mean validation accuracy over seeds. Telling it twice is once."""
-    study.tell(trial.number, mean(validation_accuracies), skip_if_finished=True)
+    study.tell(number, mean(validation_accuracies), skip_if_finished=True)
+
+
+def tell_known(study: optuna.Study, known: Mapping[int, Sequence[float]]) -> None:
+    """Tell what was found out about trials by number, where they were asked for and not told."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.number in known:
+            tell(study, trial.number, known[trial.number])
 
 
 def trials_wanted(order: SweepSpec) -> int:

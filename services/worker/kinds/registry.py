@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from services.worker.kinds.distillation import distil
+from services.worker.kinds.sweep import sweep
+from services.worker.kinds.sweep_trials import train_trials
 from services.worker.kinds.teacher import train_teacher
 from services.worker.stages.context import JobContext
 from shared.contracts.jobs import JobResult
@@ -11,6 +13,8 @@ from shared.contracts.jobs import JobResult
 RUNNERS: Final[dict[str, Callable[[JobContext, Any], JobResult]]] = {
     "teacher": train_teacher,
     "distillation": distil,
+    "sweep": sweep,
+    "sweep_trials": train_trials,
 }
 """By the spec's `kind`; each takes the spec of that kind."""
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from shared.artefacts.files import write_atomic
 from shared.contracts.reports import REPORT_JSON, REPORT_MD, JobReport
 from shared.distillation.plots import Drawing
-from shared.distillation.reports import distillation, teacher
+from shared.distillation.reports import distillation, sweep, teacher
 
 Pages = Callable[[Any], Sequence[str]]
 Drawings = Callable[[Any], Sequence[Drawing]]
@@ -15,6 +15,7 @@ Drawings = Callable[[Any], Sequence[Drawing]]
 KINDS: Final[dict[str, tuple[Pages, Drawings]]] = {
     "teacher": (teacher.page, teacher.drawings),
     "distillation": (distillation.page, distillation.drawings),
+    "sweep": (sweep.page, sweep.drawings),
 }
 """By the report's `kind`: the sections of its page, and its plots."""
 

@@ -1,0 +1,246 @@
+"""A whole sweep: one transfer set, trials on a real Redis, a report, a student; in process, no worker."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from services.worker.kinds import sweep, sweep_trials
+from services.worker.kinds.registry import RUNNERS
+from services.worker.stages.context import JobWaits
+from shared.contracts.architectures import Mlp
+from shared.contracts.jobs import JobResult
+from shared.contracts.reports import SweepReport
+from shared.contracts.specs import FloatRange, SweepConstraint, SweepSpec
+from shared.contracts.training import Budget
+from shared.errors import InvalidRange, TeacherDoesNotTemper
+from tests.support.kinds import Bench, SharpTeacher, one_thread
+
+pytestmark = pytest.mark.integration
+
+NARROW, WIDE = Mlp(hidden_units=(2,)), Mlp(hidden_units=(24,))
+SPEC = SweepSpec(
+    name="small",
+    teacher="big",
+    dataset="quarters",
+    networks=(NARROW, WIDE),
+    temperatures=FloatRange(values=(1.0, 4.0, 20.0)),
+    hard_weights=FloatRange(values=(0.0, 0.5)),
+    budget=Budget(epochs=2, batch_size=32, learning_rate=1e-2),
+    seeds=(0, 1),
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(tmp_path, monkeypatch, redis_url=redis_url, checkpoint_s=0)
+    bench.publish_teacher()
+    monkeypatch.setattr(sweep, "TeacherClient", SharpTeacher)
+    with one_thread():
+        yield bench
+
+
+def report_of(bench: Bench, job_id: str) -> SweepReport:
+    return SweepReport.model_validate_json(bench.store.job(job_id).report_json.read_bytes())
+
+
+def spec(**changes: object) -> SweepSpec:
+    return SPEC.model_copy(update=changes)
+
+
+def test_a_grid_is_swept_for_each_network_and_the_best_becomes_a_student(bench: Bench, redis_url: str):
+    result = bench.run("j-1", SPEC)
+    report = report_of(bench, "j-1")
+    # The parent runs twice: until it has made its children, and when both have ended.
+    assert bench.runs == ["j-1", "j-1-000", "j-1-001", "j-1"]
+    for one in report.networks:
+        points = {(t.temperature, t.soft_weight, t.hard_weight) for t in one.trials}
+        assert points == {(t, 1.0, h) for t in (1.0, 4.0, 20.0) for h in (0.0, 0.5)}
+        assert len(one.trials) == 6
+        assert one.best_trial.validation_accuracy == max(t.validation_accuracy for t in one.trials)
+        assert all(len(t.validation_accuracies) == len(t.test_accuracies) == 2 for t in one.trials)
+        assert one.satisfies
+    narrow, wide = report.networks
+    assert wide.best_trial.validation_accuracy > narrow.best_trial.validation_accuracy
+    assert report.chosen == 1
+
+    assert result == JobResult(
+        teacher="big",
+        teacher_digest=report.teacher_digest,
+        student="small-1",
+        verdict=report.comparison.verdict.value,
+    )
+    card = bench.store.students.card("small-1")
+    assert card.architecture == WIDE
+    assert card.parameters == wide.parameters == 36 * 24 + 24 + 24 * 4 + 4
+    best = wide.best_trial
+    assert (card.objective.temperature, card.objective.hard_weight) == (best.temperature, best.hard_weight)
+    assert card.comparison == report.comparison
+    assert card.evaluation == report.taught
+    assert {"model.onnx", "report.json", "report.md", "temperature-validation.png"} <= set(card.files)
+    with redis.Redis.from_url(redis_url) as client:
+        assert not [key for key in client.scan_iter("imago:study:*") if client.type(key) == b"list"]
+
+
+def test_the_verdict_compares_with_the_untaught_twins_of_the_chosen_network(bench: Bench):
+    bench.run("j-1", SPEC)
+    report = report_of(bench, "j-1")
+    chosen = report.networks[report.chosen]
+    seeds = report.comparison.seeds
+    assert tuple(one.untaught_accuracy for one in seeds) == pytest.approx(chosen.untaught_test_accuracies)
+    assert tuple(one.taught_accuracy for one in seeds) == pytest.approx(chosen.best_trial.test_accuracies)
+    assert {curve.arm for curve in report.curves} == {"taught", "untaught"}
+    served = SPEC.seeds.index(chosen.seed)
+    accuracies = chosen.best_trial.validation_accuracies
+    assert accuracies[served] == max(accuracies)
+    assert report.taught.accuracy == pytest.approx(chosen.best_trial.test_accuracies[served])
+
+
+def test_the_teacher_is_asked_about_the_transfer_set_once_and_nothing_by_the_children(bench: Bench):
+    context = bench.context("j-1", SPEC)
+    with pytest.raises(JobWaits):
+        sweep.sweep(context, SPEC)
+    asked = SharpTeacher.asked
+    assert asked == 200 + 60 + 80
+    bench.run("j-1", SPEC)
+    assert SharpTeacher.asked == asked
+    assert report_of(bench, "j-1").cost.teacher_rows == asked
+
+
+def test_a_teacher_that_is_replaced_while_the_children_train_is_not_the_one_that_is_reported(bench: Bench):
+    first = bench.store.teachers.current("big")
+    children = sweep_trials.train_trials
+
+    def replacing(*arguments: object) -> JobResult:
+        bench.publish_teacher(created_at=bench.manifest.created_at, merge="arithmetic")
+        return children(*arguments)
+
+    bench.monkeypatch.setitem(RUNNERS, "sweep_trials", replacing)
+    bench.run("j-1", SPEC)
+    assert bench.store.teachers.current("big").digest != first.digest
+    assert report_of(bench, "j-1").teacher_digest == first.digest
+
+
+@pytest.mark.parametrize(
+    ("constraint", "chosen"),
+    [
+        (SweepConstraint(within_points=100), 0),  # both keep to it: the smaller
+        (SweepConstraint(p50_ms=1e-6), None),
+        (SweepConstraint(within_points=0), None),
+    ],
+)
+def test_with_a_constraint_the_smallest_that_keeps_to_it_is_published_or_none(
+    bench: Bench, constraint: SweepConstraint, chosen: int | None
+):
+    order = spec(constraint=constraint, temperatures=FloatRange(values=(4.0,)), budget=Budget(epochs=1))
+    result = bench.run("j-1", order)
+    report = report_of(bench, "j-1")
+    assert report.teacher_validation_accuracy > max(
+        one.best_trial.validation_accuracy for one in report.networks
+    )
+    assert report.chosen == chosen
+    page = bench.store.job("j-1").report_md.read_text()
+    if chosen is None:
+        assert (result.student, result.verdict, report.comparison) == (None, None, None)
+        assert not bench.store.students.list()
+        assert "keeps to the constraint**" in page
+        assert not any(one.satisfies for one in report.networks)
+    else:
+        assert bench.store.students.card(result.student).architecture == NARROW
+
+
+def interrupted_after(bench: Bench, nets: int) -> Callable[..., object]:
+    """Return `train_cohort` that dies once so many of a round's cohorts were trained."""
+    real, calls = sweep_trials.train_cohort, []
+
+    def dying(*arguments: object, **options: object) -> object:
+        if len(calls) == nets:
+            raise MemoryError("the process dies")
+        calls.append(nets)
+        return real(*arguments, **options)
+
+    bench.monkeypatch.setattr(sweep_trials, "train_cohort", dying)
+    return real
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_a_child_that_dies_goes_on_with_the_trials_that_were_told(bench: Bench, sampler: str):
+    order = spec(sampler=sampler, networks=(WIDE,), trials=13)
+    bench.monkeypatch.setattr(sweep_trials, "_MOST_TOGETHER", 8)  # 4 trials a round
+    whole = bench.run("j-1", order)
+    assert whole.student
+
+    real = interrupted_after(bench, 1)
+    with pytest.raises(MemoryError):
+        bench.run("j-2", order)
+    trained: list[int] = []
+
+    def counting(*arguments: object, **options: object) -> object:
+        trained.append(len(arguments[1]))
+        return real(*arguments, **options)
+
+    bench.monkeypatch.setattr(sweep_trials, "train_cohort", counting)
+    bench.run("j-2", order)
+    first, second = (report_of(bench, job_id).networks[0] for job_id in ("j-1", "j-2"))
+    assert second.trials == first.trials
+    assert len(second.trials) == (6 if sampler == "grid" else 13)
+    # The first round, 4 trials and the untaught twins, was not trained again.
+    assert sum(trained) == 2 * (len(second.trials) - 4)
+
+
+def test_a_round_that_was_on_disk_and_not_told_is_told_and_not_trained_again(bench: Bench):
+    order = spec(networks=(WIDE,))
+    bench.monkeypatch.setattr(sweep_trials, "_MOST_TOGETHER", 8)
+    tell = sweep_trials.tell
+
+    def dying(_study: object, number: int, _accuracies: object) -> None:
+        if number == 2:
+            raise MemoryError("the process dies")
+        tell(_study, number, _accuracies)
+
+    bench.monkeypatch.setattr(sweep_trials, "tell", dying)
+    with pytest.raises(MemoryError):
+        bench.run("j-1", order)
+    bench.monkeypatch.setattr(sweep_trials, "tell", tell)
+    bench.run("j-1", order)
+    network = report_of(bench, "j-1").networks[0]
+    assert [trial.number for trial in network.trials] == list(range(6))
+    rounds = list(bench.store.job("j-1-000").directory.glob("train-*"))
+    assert len(rounds) == 2
+
+
+def test_the_test_labels_decide_nothing(bench: Bench):
+    bench.run("j-1", SPEC)
+    images = bench.store.datasets.load("quarters", "test")
+    wrong = (images.labels + 1) % 4
+    real = bench.store.datasets.load
+
+    def other_labels(name: str, split: str):
+        found = real(name, split)
+        return type(found)(found.images, wrong) if split == "test" else found
+
+    bench.monkeypatch.setattr(bench.store.datasets, "load", other_labels)
+    bench.run("j-2", SPEC)
+    first, second = report_of(bench, "j-1"), report_of(bench, "j-2")
+    assert first.teacher.accuracy != second.teacher.accuracy
+    assert [(n.best, n.seed) for n in first.networks] == [(n.best, n.seed) for n in second.networks]
+    assert first.chosen == second.chosen
+
+
+def test_the_report_draws_accuracy_against_temperature_and_lists_every_trial(bench: Bench):
+    bench.run("j-1", SPEC)
+    page = bench.store.job("j-1").report_md.read_text()
+    assert page.startswith("# Sweep small\n\n**mlp 24** at T = ")
+    assert "![Validation accuracy against temperature](temperature-validation.png)" in page
+    assert page.count("\n| 20 | 1 | 0.5 | ") == 2
+    for name in ("temperature-validation", "temperature-test", "curves"):
+        assert (bench.store.job("j-1").directory / f"{name}.svg").stat().st_size > 1000
+
+
+def test_the_worker_refuses_what_the_gateway_refuses(bench: Bench):
+    with pytest.raises(InvalidRange):
+        bench.run("j-1", spec(temperatures=FloatRange(values=())))
+    bench.publish_teacher(members=2, merge="arithmetic")
+    with pytest.raises(TeacherDoesNotTemper):
+        bench.run("j-2", SPEC)
