@@ -125,6 +125,11 @@ class GatewayClient:
         path = f"/v1/jobs/{quote(job_id, safe='')}/report"
         return self._send("GET", path, headers={"Accept": "text/markdown"}).text
 
+    def report_file(self, job_id: str, name: str) -> bytes:
+        """Return one of the files that a report lists, such as a plot."""
+        path = f"/v1/jobs/{quote(job_id, safe='')}/report/files/{quote(name, safe='')}"
+        return self._send("GET", path).content
+
     def follow(
         self, job_id: str, *, after: str | None = None, patience_s: float = PATIENCE_S
     ) -> Iterator[JobEvent]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from services.cli import watch
 from services.cli.client import GatewayClient
 from services.cli.commands.predict import chart, footer
+from services.cli.commands.report import save_report
 from services.cli.digit import held_out_digit
 from services.cli.errors import CommandFailed
 from shared.artefacts.files import write_atomic
@@ -85,8 +86,8 @@ def run_demo(
     live = client.promote(version)
     _head(console, "3. Promoted", f"{live.version} answers predictions now")
     _ask_about_a_digit(client, console, dataset, state_dir / "reports" / version, data_dir)
-    for path in save_report(client, distilled.id, state_dir / "reports" / version):
-        console.print(f"report: {path}", markup=False, soft_wrap=True)
+    page, *others = save_report(client, distilled.id, state_dir / "reports" / version)
+    console.print(f"report: {page}, beside {len(others)} more files", markup=False, soft_wrap=True)
     return report
 
 
@@ -174,15 +175,6 @@ def verdict(report: DistillationReport) -> Table:
         words = "INCONCLUSIVE: more seeds or test images would be needed."
     shown.add_row("verdict", Text(words, style=f"bold {_COLOURS[found.verdict]}"))
     return shown
-
-
-def save_report(client: GatewayClient, job_id: str, directory: Path) -> tuple[Path, Path]:
-    """Copy the report from the gateway as JSON and as Markdown; return where they lie."""
-    directory.mkdir(parents=True, exist_ok=True)
-    as_json, as_markdown = directory / "report.json", directory / "report.md"
-    write_atomic(as_json, client.report(job_id).model_dump_json(indent=2).encode())
-    write_atomic(as_markdown, client.report_markdown(job_id).encode())
-    return as_json, as_markdown
 
 
 def _ask_about_a_digit(

@@ -1,5 +1,6 @@
 """Reports: what a finished job says about itself, as JSON; `distillation.reports` adds Markdown and plots."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -55,6 +56,11 @@ REPORT_JSON: Final = "report.json"
 REPORT_MD: Final = "report.md"
 
 
+def file_names(plots: Iterable[Plot]) -> tuple[str, ...]:
+    """Return the names of a report's files, given its plots."""
+    return (REPORT_JSON, REPORT_MD, *(f"{plot.name}.{ending}" for plot in plots for ending in ("png", "svg")))
+
+
 class JobReport(Contract):
     """What the reports of all kinds of job have in common; each kind adds its `spec` and its figures."""
 
@@ -70,8 +76,7 @@ class JobReport(Contract):
     @property
     def files(self) -> tuple[str, ...]:
         """The report's files, which `GET /v1/jobs/{id}/report/files/{name}` downloads."""
-        drawn = (f"{plot.name}.{ending}" for plot in self.plots for ending in ("png", "svg"))
-        return (REPORT_JSON, REPORT_MD, *drawn)
+        return file_names(self.plots)
 
 
 class TeacherReport(JobReport):

@@ -10,6 +10,7 @@ import typer
 from services.cli import watch as watching
 from services.cli.client import GatewayClient
 from services.cli.commands.common import GatewayOption, JsonOption, console, emit, gateway_of, table
+from services.cli.commands.report import report
 from services.cli.errors import CommandFailed
 from shared.contracts.jobs import JobState, JobView
 
@@ -142,16 +143,7 @@ def cancel(
     emit(view, as_json, f"{view.id} {words}")
 
 
-@app.command()
-def report(
-    context: typer.Context, job: JobId, gateway: GatewayOption = None, as_json: JsonOption = False
-) -> None:
-    """Print the report of a finished job, as Markdown or as JSON."""
-    with gateway_of(context, gateway) as client:
-        if as_json:
-            typer.echo(client.report(job).model_dump_json(indent=2))
-        else:
-            typer.echo(client.report_markdown(job))
+app.command()(report)
 
 
 def _watch(client: GatewayClient, job: JobView, as_json: bool) -> None:

@@ -1,12 +1,13 @@
 """The faces of the gateway, one file a subject."""
 
-from services.gateway.routes import datasets, events, health, jobs, predictions, students, teachers
+from services.gateway.routes import datasets, events, health, jobs, predictions, reports, students, teachers
 
 ROUTERS = (
     # Predictions first: routes are tried in this order.
     predictions.router,
     jobs.router,
     events.router,
+    reports.router,
     students.router,
     teachers.router,
     datasets.router,

@@ -98,4 +98,10 @@ def promote(version: str, gateway: GatewayDep) -> LiveStudent:
     return gateway.live.promote(version)
 
 
-_MEDIA_TYPES = {".json": "application/json", ".md": "text/markdown", ".onnx": "application/octet-stream"}
+_MEDIA_TYPES = {
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".onnx": "application/octet-stream",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}

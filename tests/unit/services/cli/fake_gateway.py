@@ -27,7 +27,7 @@ from shared.contracts.jobs import (
 )
 from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
 from shared.contracts.problems import PROBLEM_MEDIA_TYPE, Problem
-from shared.contracts.reports import Cost, DistillationReport, TeacherReport
+from shared.contracts.reports import Cost, DistillationReport, Plot, TeacherReport
 from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.students import LiveStudent, StudentList, StudentView
 from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
@@ -98,6 +98,10 @@ class FakeGateway:
                 if request.headers["Accept"] == "text/markdown":
                     return httpx.Response(200, text="# Report\n")
                 return _json(report_of(self.jobs[job_id]))
+            case ("GET", "jobs", job_id, "report", "files", "report.json"):
+                return _json(report_of(self.jobs[job_id]))
+            case ("GET", "jobs", _, "report", "files", name):
+                return httpx.Response(200, text="# Report\n" if name == "report.md" else f"content of {name}")
             case ("POST", "predictions"):
                 return _json(prediction(request.content.count(b"filename=")))
             case ("GET", "students"):
@@ -227,7 +231,7 @@ def report_of(job: JobView) -> TeacherReport | DistillationReport:
     cost = Cost(seconds={"train": 1.0}, teacher_rows=3500, device="cpu", threads=2, torch="2", imago="0")
     common: dict[str, Any] = {
         "job_id": job.id, "created_at": NOON, "dataset_digest": DIGEST, "teacher_digest": DIGEST,
-        "curves": (), "cost": cost,
+        "curves": (), "cost": cost, "plots": (Plot(name="curves", title="Training"),),
     }  # fmt: skip
     if isinstance(job.spec, TeacherSpec):
         return TeacherReport(spec=job.spec, parameters=2_395_210, evaluation=evaluation(30), **common)

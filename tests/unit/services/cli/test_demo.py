@@ -48,9 +48,10 @@ def test_the_demo_does_the_whole_job_and_says_so(client: GatewayClient, gateway:
     for words in ("97.00%", "95.00%", "96.20%", "BEATS", "+1.20 points", "It says 7", "0.40 ms"):
         assert words in text
     report = tmp_path / "reports" / VERSION / "report.json"
-    assert str(report) in text
+    assert str(report.with_name("report.md")) in text
     assert json.loads(report.read_text())["student_version"] == VERSION
     assert report.with_name("report.md").read_text() == "# Report\n"
+    assert report.with_name("curves.png").read_text() == "content of curves.png"
 
 
 def test_the_demo_ends_where_a_job_fails(client: GatewayClient, gateway: FakeGateway, tmp_path: Path):

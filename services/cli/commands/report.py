@@ -1,0 +1,48 @@
+"""`imago jobs report`: print the report of a finished job, or fetch all its files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.client import GatewayClient
+from services.cli.commands.common import GatewayOption, JsonOption, gateway_of
+from services.cli.errors import CommandFailed
+from shared.artefacts.files import write_atomic
+from shared.contracts.reports import REPORT_MD
+
+
+def report(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Fetch the report's files into this folder: the plots as well."),
+    ] = None,
+    gateway: GatewayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the report of a finished job, as Markdown or as JSON; with --out fetch it with its plots."""
+    with gateway_of(context, gateway) as client:
+        paths = save_report(client, job, out) if out is not None else ()
+        if as_json:
+            typer.echo(client.report(job).model_dump_json(indent=2))
+        elif out is None:
+            typer.echo(client.report_markdown(job))
+        else:
+            for path in paths:
+                typer.echo(path)
+
+
+def save_report(client: GatewayClient, job_id: str, directory: Path) -> tuple[Path, ...]:
+    """Copy all files of a report from the gateway; return where they lie, the page for people first."""
+    names = sorted(client.report(job_id).files, key=lambda name: name != REPORT_MD)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            write_atomic(directory / name, client.report_file(job_id, name))
+    except OSError as error:
+        raise CommandFailed(
+            "folder-not-writable", f"{directory}: {error.strerror}", "Name a folder that can be written."
+        ) from error
+    return tuple(directory / name for name in names)

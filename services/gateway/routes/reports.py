@@ -1,0 +1,106 @@
+"""Reports of jobs: as JSON or Markdown, and their files one by one, the plots among them."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from pydantic import BaseModel
+from starlette.responses import FileResponse
+
+from services.gateway.errors import STATUSES
+from services.gateway.state import GatewayDep
+from shared.adapters.web.problems import documented
+from shared.contracts.reports import Plot, Report, file_names
+from shared.errors import FileNotInBundle, JobNotFound, JobStoreUnavailable, NotAcceptable, ReportNotReady
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.get(
+    "/{job_id}/report",
+    summary="The report of a job that succeeded",
+    response_model=Report,
+    responses={
+        200: {"content": {"text/markdown": {"schema": {"type": "string"}}}},
+        **documented(STATUSES, JobNotFound, ReportNotReady, NotAcceptable, JobStoreUnavailable),
+    },
+)
+def report(
+    job_id: str,
+    gateway: GatewayDep,
+    accept: Annotated[str, Header(description="`application/json` or `text/markdown`")] = "*/*",
+) -> Response:
+    """Return the report as JSON, or as Markdown where `Accept` prefers it.
+
+    The pictures of the Markdown are among its files: `GET /v1/jobs/{job_id}/report/files/{name}`.
+    """
+    media_type = _preferred(accept)
+    job = gateway.jobs.get(job_id)
+    files = gateway.store.job(job.id)
+    path = files.report_json if media_type == "application/json" else files.report_md
+    if not path.is_file():
+        raise ReportNotReady(job.id, job.state)
+    return FileResponse(path, media_type=media_type, headers={"Vary": "Accept"})
+
+
+@router.get(
+    "/{job_id}/report/files/{name}",
+    summary="A file of a report, such as a plot",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
+        **documented(STATUSES, JobNotFound, ReportNotReady, FileNotInBundle, JobStoreUnavailable),
+    },
+)
+def report_file(job_id: str, name: str, gateway: GatewayDep) -> FileResponse:
+    """Return `report.json`, `report.md`, or a plot that the report lists, as `<plot>.png` or `<plot>.svg`."""
+    job = gateway.jobs.get(job_id)
+    files = gateway.store.job(job.id)
+    if not files.report_json.is_file():
+        raise ReportNotReady(job.id, job.state)
+    # The JSON is written last, so all that it lists is there; nothing else is looked for on the disk.
+    known = file_names(_Listed.model_validate_json(files.report_json.read_bytes()).plots)
+    if name not in known:
+        raise FileNotInBundle(f"the report of job {job.id!r}", name, known)
+    path = files.directory / name
+    return FileResponse(path, media_type=_MEDIA_TYPES[path.suffix])
+
+
+class _Listed(BaseModel):
+    """All that is read of a report here, whatever its kind."""
+
+    plots: tuple[Plot, ...] = ()
+
+
+def _preferred(accept: str) -> str:
+    """Return the media type of ours that the header likes best; JSON where it likes both the same."""
+    best, chosen = 0.0, ""
+    for media_type, names in _REPORT_TYPES.items():
+        liked = max((q for name, q in _qualities(accept) if name in names), default=0.0)
+        if liked > best:
+            best, chosen = liked, media_type
+    if not chosen:
+        raise NotAcceptable(accept, tuple(_REPORT_TYPES))
+    return chosen
+
+
+def _qualities(accept: str) -> Iterator[tuple[str, float]]:
+    """Read an Accept header: each media range and its q; one that is no number counts as 1."""
+    for wanted in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in wanted.split(";"))
+        q = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        yield name, float(q) if _Q.fullmatch(q) else 1.0
+
+
+_REPORT_TYPES = {
+    "application/json": ("application/json", "application/*", "*/*"),
+    "text/markdown": ("text/markdown", "text/*", "*/*"),
+}
+_MEDIA_TYPES = {
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
+_Q = re.compile(r"[01](\.[0-9]{0,3})?")

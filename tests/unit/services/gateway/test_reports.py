@@ -1,0 +1,66 @@
+"""A report's files one by one."""
+
+import pytest
+
+from shared.contracts.jobs import JobResult
+from tests.support.gateway_in_process import refused
+
+REPORT = '{"kind": "of-another-version", "plots": [{"name": "curves", "title": "Training"}], "new": 1}'
+CONTENT = {
+    "report.json": REPORT.encode(),
+    "report.md": b"# Report\n",
+    "curves.png": b"\x89PNG",
+    "curves.svg": b"<svg/>",
+}
+
+
+@pytest.fixture
+def job(gateway) -> str:
+    spec = {"kind": "teacher", "name": "digits-teacher", "dataset": "mnist-5k"}
+    return gateway.client.post("/v1/jobs", json=spec).json()["id"]
+
+
+@pytest.fixture
+def files(gateway, job: str) -> str:
+    folder = gateway.store.job(job).directory
+    folder.mkdir(parents=True)
+    for name, content in CONTENT.items():
+        (folder / name).write_bytes(content)
+    (folder / "nets.safetensors").write_bytes(b"weights")
+    (folder / "other.png").write_bytes(b"of nobody")
+    grant = gateway.jobs.acquire(job, 30.0, 3)
+    gateway.jobs.succeed(job, grant.epoch, JobResult(teacher="digits-teacher"))
+    return f"/v1/jobs/{job}/report/files"
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("report.json", "application/json"),
+        ("report.md", "text/markdown; charset=utf-8"),
+        ("curves.png", "image/png"),
+        ("curves.svg", "image/svg+xml"),
+    ],
+)
+def test_each_file_of_the_report_is_given_as_what_it_is(gateway, files: str, name: str, media_type: str):
+    answer = gateway.client.get(f"{files}/{name}")
+    assert answer.status_code == 200
+    assert answer.content == CONTENT[name]
+    assert answer.headers["content-type"] == media_type
+
+
+@pytest.mark.parametrize(
+    "name", ["nets.safetensors", "other.png", "curves.pdf", "..%2Freport.json", "%2Fetc%2Fpasswd", "curves"]
+)
+def test_what_the_report_does_not_list_is_not_given(gateway, files: str, name: str):
+    answer = gateway.client.get(f"{files}/{name}")
+    if "%2F" in name:  # a slash never reaches the route as part of a name
+        assert answer.status_code == 404
+        return
+    problem = refused(answer, 404, "file-not-in-bundle")
+    assert "curves.png" in problem["remedy"]
+
+
+def test_files_of_a_job_without_a_report_are_not_ready(gateway, job: str):
+    refused(gateway.client.get(f"/v1/jobs/{job}/report/files/curves.png"), 404, "report-not-ready")
+    refused(gateway.client.get("/v1/jobs/j-none/report/files/curves.png"), 404, "job-not-found")
