@@ -66,8 +66,8 @@ class SeedComparison(Contract):
     seed: int
     taught_accuracy: float
     untaught_accuracy: float
-    taught_agreement: float
-    """Share of test images on which the taught student names the teacher's class."""
+    taught_agreement: float | None = None
+    """Share of test images on which the taught student names the teacher's class, where there is one."""
 
 
 class Comparison(Contract):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from shared.contracts.evaluation import Evaluation, ReliabilityBin
+from shared.contracts.evaluation import Evaluation, NetFigures, ReliabilityBin
 
 BINS = 15
 _Z_95 = 1.959963984540054
@@ -54,6 +54,24 @@ def evaluate(
         reliability=bins,
         errors_by_class=dict(zip(classes, wrong.tolist(), strict=True)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )
+
+
+def in_short(
+    evaluation: Evaluation,
+    arm: str,
+    seed: int,
+    *,
+    agreement: float | None = None,
+    validation_accuracy: float | None = None,
+) -> NetFigures:
+    """Return the figures of one of several nets, without the tables that only the served one needs."""
+    return NetFigures(
+        arm=arm,
+        seed=seed,
+        agreement=agreement,
+        validation_accuracy=validation_accuracy,
+        **evaluation.model_dump(include={"errors", "accuracy", "nll", "brier", "ece", "errors_by_class"}),
     )
 
 

@@ -227,6 +227,9 @@ def drawn(
         draw(figure)
         figure.suptitle(short(title, 80), fontsize=10)
         png, svg = io.BytesIO(), io.BytesIO()
+        # The layout is found once; it takes longer than the drawing, and each file would find it anew.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         # A figure that pyplot does not know finds its canvas, Agg or SVG, by the format.
         figure.savefig(png, format="png", metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})

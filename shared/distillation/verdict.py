@@ -34,7 +34,7 @@ def compare(
     untaught_right: Bool[np.ndarray, "seeds rows"],
     *,
     seeds: Sequence[int],
-    agreements: Sequence[float],
+    agreements: Sequence[float | None],
     margin: float = DEFAULT_MARGIN,
 ) -> Comparison:
     """Return the gain of taught over untaught nets with its 95 % interval and the verdict.
@@ -46,7 +46,8 @@ def compare(
         taught_right: whether the taught net of each seed is right on each test image.
         untaught_right: the same of its untaught twin.
         seeds: the seeds, in the order of the rows.
-        agreements: for each seed the share of test images on which the taught net names the teacher's class.
+        agreements: for each seed the share of test images on which the taught net names the teacher's class;
+            None where no one teacher stands beside them.
         margin: the least gain in accuracy that would be worth a teacher, above 0 (0.001 is 0.1 point).
 
     Raises:

@@ -77,7 +77,7 @@ def seeds(comparison: Comparison) -> str:
                 f"{one.untaught_accuracy:.2%}",
                 f"{one.taught_accuracy:.2%}",
                 points(one.taught_accuracy - one.untaught_accuracy),
-                f"{one.taught_agreement:.2%}",
+                f"{one.taught_agreement:.2%}" if one.taught_agreement is not None else "",
             )
             for one in comparison.seeds
         ),

@@ -1,12 +1,25 @@
 """What can be refused of a job of kind `distillation`."""
 
+import math
+from typing import Final
+
 from shared.contracts.datasets import DatasetView
 from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
-from shared.errors import ClassMismatch
+from shared.contracts.training import BiasRepair, Objective
+from shared.errors import (
+    ClassMismatch,
+    DecoupledNeedsClasses,
+    InvalidPrior,
+    TeacherNotLoadable,
+    ViewsBelongToTransferSet,
+)
 from shared.jobs.checks.common import dataset_of, need_fit, need_labels
 from shared.jobs.checks.transfer_set import check_transfer_set
 from shared.jobs.ports import Catalogue
+
+_PRIOR_TOLERANCE: Final = 1e-3
+"""Shares that people write down are rounded; they are scaled to sum 1 exactly when they are used."""
 
 
 def check(spec: DistillationSpec, catalogue: Catalogue) -> None:
@@ -18,12 +31,22 @@ def check(spec: DistillationSpec, catalogue: Catalogue) -> None:
         ClassMismatch: teacher, dataset and student do not name the same classes in the same order.
         InputMismatch: the dataset's images are not what the teacher takes.
         OmitAndOnly, UnknownClass, EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
+        ViewsBelongToTransferSet: the student alone is to see jittered or mirrored images.
+        DecoupledNeedsClasses, TeacherNotLoadable: the objective is not for this teacher.
+        InvalidPrior: the shares for the repair of biases are not one a class, or do not sum to 1.
     """
     check_distillation(spec, dataset_of(spec.dataset, catalogue), catalogue.teacher(spec.teacher))
 
 
 def check_distillation(spec: DistillationSpec, dataset: DatasetView, teacher: TeacherDescription) -> None:
     """Raise where the student cannot be taught by the teacher on the dataset."""
+    rule = spec.student.regularisation
+    for option, asked in (("jitter_px", rule.jitter_px), ("flip", rule.flip)):
+        if asked:
+            raise ViewsBelongToTransferSet(option)
+    check_objective(spec.objective, spec.teacher, teacher)
+    if spec.bias_repair is not None:
+        check_repair(spec.bias_repair, teacher.classes)
     wanted = spec.student.classes
     if wanted is not None and wanted != teacher.classes:
         raise ClassMismatch("the student", wanted, f"teacher {spec.teacher!r}", teacher.classes)
@@ -31,3 +54,31 @@ def check_distillation(spec: DistillationSpec, dataset: DatasetView, teacher: Te
         need_labels(spec.dataset, dataset.manifest, "the untaught twin")
         need_fit(spec.dataset, dataset.manifest, spec.teacher, teacher)
     check_transfer_set(spec, dataset.manifest, labels_for="the untaught twin")
+
+
+def check_objective(objective: Objective, name: str, teacher: TeacherDescription) -> None:
+    """Raise where the teacher cannot give what the objective asks for.
+
+    Raises:
+        DecoupledNeedsClasses: decoupled distillation of two classes.
+        TeacherNotLoadable: layers are asked for of a teacher that is more than one net.
+    """
+    if objective.decoupled is not None and len(teacher.classes) <= 2:
+        raise DecoupledNeedsClasses(len(teacher.classes))
+    if objective.needs_features and teacher.specialists is not None:
+        raise TeacherNotLoadable(name, "it is a generalist with specialists")
+    if objective.needs_features and teacher.members > 1:
+        raise TeacherNotLoadable(name, f"it is an ensemble of {teacher.members} nets")
+
+
+def check_repair(repair: BiasRepair, classes: tuple[str, ...]) -> None:
+    """Raise `InvalidPrior` where the shares given are not one a class, or do not sum to 1."""
+    if repair.prior is None:
+        return
+    if len(repair.prior) != len(classes):
+        raise InvalidPrior(
+            f"`prior` of the bias repair has {len(repair.prior)} shares, and there are {len(classes)} classes"
+        )
+    total = math.fsum(repair.prior)
+    if abs(total - 1) > _PRIOR_TOLERANCE:
+        raise InvalidPrior(f"`prior` of the bias repair must sum to 1, got {total:g}")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from shared.distillation.evaluation import evaluate, wilson_interval
+from shared.distillation.evaluation import evaluate, in_short, wilson_interval
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -65,3 +65,11 @@ def test_no_images_and_logits_that_are_no_numbers_are_refused():
         evaluate(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), CLASSES)
     with pytest.raises(ValueError, match="not finite"):
         of([[0.0, 0.5, 0.5]], [0])
+
+
+def test_figures_in_short_are_those_of_the_evaluation():
+    one = evaluate(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]), ("a", "b"))
+    short = in_short(one, "taught", 7, agreement=0.5)
+    assert (short.arm, short.seed, short.agreement, short.validation_accuracy) == ("taught", 7, 0.5, None)
+    for name in ("errors", "accuracy", "nll", "brier", "ece", "errors_by_class"):
+        assert getattr(short, name) == getattr(one, name)
