@@ -160,8 +160,9 @@ def test_a_student_is_distilled_and_its_teacher_is_asked_only_once(taught_place:
     reports = [report_of(taught_place, job) for job in (first, second)]
     test_rows = reports[0].teacher.examples
     assert test_rows == 1000
-    assert reports[0].cost.teacher_rows == 3500 + test_rows
-    assert reports[1].cost.teacher_rows == test_rows
+    held_out_rows = 500 + test_rows  # validation for the check of the pair, test for the report
+    assert reports[0].cost.teacher_rows == 3500 + held_out_rows
+    assert (reports[1].cost.teacher_rows, reports[1].cost.cached_rows) == (held_out_rows, 3500)
     assert reports[0].transfer_set_digest == reports[1].transfer_set_digest
 
     assert first.result is not None
@@ -184,7 +185,7 @@ def test_an_arithmetic_ensemble_teaches_on_jittered_views_at_its_own_temperature
     other = views | {"objective": Objective(temperature=2.0)}
     second = succeed(taught_place, STUDENT.model_copy(update=other))
     for job in (first, second):
-        assert report_of(taught_place, job).cost.teacher_rows == 2 * 3500 + 1000
+        assert report_of(taught_place, job).cost.teacher_rows == 2 * 3500 + 500 + 1000
 
 
 def test_a_job_whose_check_fails_says_why_before_it_has_cost_anything(taught_place: Place):

@@ -6,7 +6,9 @@ last one; promoting it is the user's decision.
 
 import statistics
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,29 +17,33 @@ from pydantic import BaseModel, JsonValue
 
 from services.worker.stages import outcomes
 from services.worker.stages.asking import ask_all, teacher_parameters
-from services.worker.stages.bundle import export_student, publish_student
+from services.worker.stages.bundle import Exported, export_student, publish_student
 from services.worker.stages.check import check_distillation_order
 from services.worker.stages.context import JobContext, seconds_of
+from services.worker.stages.evaluation import Twins, evaluate_twins, logits_of
+from services.worker.stages.pair import CheckedPair, check_pair, warnings_after
+from services.worker.stages.repair import Repair, load_repair, repair_biases
 from services.worker.stages.training import (
     cost_of,
+    features_of_teacher,
     held_out,
     labelled_examples,
     preprocessing_of,
     train_nets,
 )
-from services.worker.stages.transfer_set import build_transfer_set, taught_examples
+from services.worker.stages.transfer_set import BuiltTransferSet, build_transfer_set, taught_examples
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetManifest
-from shared.contracts.evaluation import Comparison, Evaluation
+from shared.contracts.evaluation import Evaluation
+from shared.contracts.images import Preprocessing
 from shared.contracts.jobs import JobResult, Stage
-from shared.contracts.reports import DistillationReport
+from shared.contracts.reports import DistillationReport, RepairedNet, RepairReport, TrainingCurve
 from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.distillation.cohort import HARD_LABELS, Net, TrainedNet
 from shared.distillation.evaluation import evaluate
-from shared.distillation.inference import net_logits
+from shared.distillation.hints import check_layers
 from shared.distillation.reports.files import report_files, write_files
-from shared.distillation.verdict import compare
 from shared.models.network import Network
 
 _TEACHER_TIMINGS = 20
@@ -46,144 +52,226 @@ _TEACHER_TIMINGS = 20
 class Outcome(BaseModel):
     """What the evaluate stage found out on the test split, whose labels are read here and nowhere else."""
 
-    served_seed: int
     teacher: Evaluation
-    taught: Evaluation
-    untaught: Evaluation
-    agreement: float
-    comparison: Comparison
+    twins: Twins
+    before_repair: Twins | None
     teacher_rows: int
     teacher_latency_ms: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all stages of one job are told."""
+
+    context: JobContext
+    spec: DistillationSpec
+    manifest: DatasetManifest
+    teacher: TeacherDescription
+    network: Network
+    preprocessing: Preprocessing
 
 
 def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
     """Run the job; every stage that was done by an earlier attempt is used as it is."""
     manifest, teacher = check_distillation_order(context, spec)
-    preprocessing = preprocessing_of(manifest)
+    network = Network(spec.student.network, manifest.input, len(manifest.classes))
+    if spec.objective.needs_features:
+        check_layers(spec.objective, network, network_of(teacher))
+    job = _Job(context, spec, manifest, teacher, network, preprocessing_of(manifest))
     with TeacherClient(context.settings.teacher_url) as client:
+        pair = check_pair(context, spec, manifest, teacher, client)
         transfer_set = build_transfer_set(context, spec, manifest, teacher, client)
-        train_inputs: dict[str, JsonValue] = {
-            "dataset": manifest.digest,
-            "transfer_set": transfer_set.digest,
-            "network": spec.student.network.model_dump(mode="json"),
-            "objective": spec.objective.model_dump(mode="json"),
-            "budget": spec.budget.model_dump(mode="json"),
-            "seeds": list(spec.seeds),
-            "preprocessing": preprocessing.model_dump(mode="json"),
-        }
-        trained_at = train_nets(
-            context,
-            train_inputs,
-            architecture=spec.student.network,
-            nets=[Net("taught", seed, spec.objective) for seed in spec.seeds]
-            + [Net("untaught", seed, HARD_LABELS) for seed in spec.seeds],
-            examples=taught_examples(
-                labelled_examples(context, spec.dataset),
-                transfer_set.path,
-                temperature=spec.objective.temperature,
-            ),
-            manifest=manifest,
-            preprocessing=preprocessing,
-            budget=spec.budget,
-        )
-        nets = outcomes.load_nets(trained_at)
+        trained_at = _train(job, transfer_set)
+        nets_at = _repaired(job, trained_at)
+        nets = outcomes.load_nets(nets_at)
         evaluated_at = context.once(
             Stage.EVALUATE,
-            {"train": trained_at.name, "teacher": teacher.digest},
+            {"train": nets_at.name, "teacher": teacher.digest},
             lambda directory: outcomes.save(
-                directory / "outcome.json", _evaluate(context, spec, manifest, teacher, client, nets)
+                directory / "outcome.json", _evaluate(job, client, nets, trained_at, nets_at)
             ),
         )
     outcome = outcomes.load(evaluated_at / "outcome.json", Outcome)
-    served = next(net for net in nets if (net.arm, net.seed) == ("taught", outcome.served_seed))
-    exported_at = export_student(context, spec, manifest, preprocessing, served, trained_at)
+    served = next(net for net in nets if (net.arm, net.seed) == ("taught", outcome.twins.served_seed))
+    exported = export_student(context, spec, manifest, job.preprocessing, served, nets_at)
 
     context.progress(Stage.REPORT, 0, 1, "files")
-    version = f"{spec.name}-{context.job_id.removeprefix('j-')}"
-    report = DistillationReport(
-        job_id=context.job_id,
-        created_at=datetime.now(UTC),
-        spec=spec,
-        dataset_digest=manifest.digest,
-        teacher_digest=teacher.digest,
-        transfer_set_digest=transfer_set.digest,
-        student_version=version,
-        teacher_parameters=teacher_parameters(context, teacher),
-        student_parameters=Network(spec.student.network, manifest.input, len(manifest.classes)).parameters,
-        teacher=outcome.teacher,
-        taught=outcome.taught,
-        untaught=outcome.untaught,
-        agreement=outcome.agreement,
-        comparison=outcome.comparison,
-        latency=exported_at.outcome.latency,
-        teacher_latency_ms=outcome.teacher_latency_ms,
+    report = _report(
+        job,
+        pair,
+        transfer_set,
+        outcome,
+        exported,
         curves=tuple(net.curve for net in nets),
-        cost=cost_of(
-            context,
-            {
-                Stage.TRANSFER_SET: transfer_set.seconds,
-                Stage.TRAIN: seconds_of(trained_at),
-                Stage.EVALUATE: seconds_of(evaluated_at),
-                Stage.EXPORT: seconds_of(exported_at.path),
-            },
-            teacher_rows=transfer_set.teacher_rows + outcome.teacher_rows,
-        ),
+        repair=load_repair(nets_at) if spec.bias_repair is not None else None,
+        seconds={
+            Stage.CHECK: pair.seconds,
+            Stage.TRANSFER_SET: transfer_set.seconds,
+            Stage.TRAIN: sum(seconds_of(path) for path in {trained_at, nets_at}),
+            Stage.EVALUATE: seconds_of(evaluated_at),
+            Stage.EXPORT: seconds_of(exported.path),
+        },
     )
     files = report_files(report)
-    publish_student(context, report, files, manifest, preprocessing, exported_at)
+    publish_student(context, report, files, manifest, job.preprocessing, exported)
     write_files(context.files.directory, files)
     context.progress(Stage.REPORT, 1, 1, "files")
     return JobResult(
         teacher=spec.teacher,
         teacher_digest=teacher.digest,
-        student=version,
-        verdict=outcome.comparison.verdict.value,
+        student=report.student_version,
+        verdict=report.comparison.verdict.value,
+    )
+
+
+def network_of(teacher: TeacherDescription) -> Network:
+    """Return the network of a teacher, or of each net of it."""
+    return Network(teacher.architecture, teacher.preprocessing.input, len(teacher.classes))
+
+
+# --- stages ------------------------------------------------------------------------------------------------
+
+
+def _train(job: _Job, transfer_set: BuiltTransferSet) -> Path:
+    context, spec = job.context, job.spec
+    inputs: dict[str, JsonValue] = {
+        "dataset": job.manifest.digest,
+        "transfer_set": transfer_set.digest,
+        "student": spec.student.model_dump(mode="json", exclude={"classes"}),
+        "objective": spec.objective.model_dump(mode="json"),
+        "budget": spec.budget.model_dump(mode="json"),
+        "seeds": list(spec.seeds),
+        "preprocessing": job.preprocessing.model_dump(mode="json"),
+    }
+    features = None
+    if spec.objective.needs_features:
+        features = features_of_teacher(context, job.teacher, precision=spec.budget.precision)
+    return train_nets(
+        context,
+        inputs,
+        architecture=spec.student.network,
+        nets=[Net("taught", seed, spec.objective) for seed in spec.seeds]
+        + [Net("untaught", seed, HARD_LABELS) for seed in spec.seeds],
+        # The twin learns from the very same images and labels; where a label is missing it learns nothing.
+        examples=taught_examples(
+            labelled_examples(context, spec.dataset),
+            transfer_set.path,
+            temperature=spec.objective.temperature,
+        ),
+        manifest=job.manifest,
+        preprocessing=job.preprocessing,
+        budget=spec.budget,
+        regularisation=spec.student.regularisation,
+        teacher=features,
+    )
+
+
+def _repaired(job: _Job, trained_at: Path) -> Path:
+    """Return the folder of the nets with repaired biases, or of the nets as trained where none are asked."""
+    asked = job.spec.bias_repair
+    if asked is None:
+        return trained_at
+    return repair_biases(
+        job.context, asked, job.network, job.spec.dataset, job.manifest, job.preprocessing, trained_at
     )
 
 
 def _evaluate(
-    context: JobContext,
-    spec: DistillationSpec,
-    manifest: DatasetManifest,
-    teacher: TeacherDescription,
-    client: TeacherClient,
-    nets: list[TrainedNet],
+    job: _Job, client: TeacherClient, nets: list[TrainedNet], trained_at: Path, nets_at: Path
 ) -> Outcome:
+    context, spec, classes = job.context, job.spec, job.manifest.classes
     steps = len(nets) + 1
     asked_before = client.rows_asked
     context.progress(Stage.EVALUATE, 0, steps, "nets")
     test = context.store.datasets.load(spec.dataset, "test")
     images, labels = held_out(context, spec.dataset)
-    teacher_logits = torch.from_numpy(ask_all(context, client, teacher, test.images))
-    teacher_classes = teacher_logits.argmax(-1)
-    preprocessing = preprocessing_of(manifest)
-    network = Network(spec.student.network, manifest.input, len(manifest.classes))
-    logits: dict[tuple[str, int], torch.Tensor] = {}
-    for done, net in enumerate(nets, start=1):
+    teacher_logits = torch.from_numpy(ask_all(context, client, job.teacher, test.images))
+    asked = client.rows_asked - asked_before
+
+    def on_net(done: int) -> None:
         context.progress(Stage.EVALUATE, done, steps, "nets")
-        logits[net.arm, net.seed] = net_logits(network, net.tensors, images, preprocessing)
 
-    def correct(arm: str) -> NDArray[np.bool_]:
-        right = [logits[arm, seed].argmax(-1) == labels for seed in spec.seeds]
-        return np.asarray(torch.stack(right).numpy())
-
-    agreements = [
-        float((logits["taught", seed].argmax(-1) == teacher_classes).float().mean()) for seed in spec.seeds
-    ]
-    # Validation decides which seed is served; the first of equals.
-    taught = [net for net in nets if net.arm == "taught"]
-    served = max(taught, key=lambda net: net.validation_accuracy or 0.0).seed
-    comparison = compare(correct("taught"), correct("untaught"), seeds=spec.seeds, agreements=agreements)
-    context.progress(Stage.EVALUATE, steps, steps, "nets", {"gain": comparison.gain})
+    logits = logits_of(job.network, nets, images, job.preprocessing, on_net)
+    twins = evaluate_twins(nets, logits, labels, classes, spec.seeds, teacher_logits)
+    before = None
+    if spec.bias_repair is not None:
+        biases = load_repair(nets_at).biases
+        unrepaired = {net: of - biases[net] for net, of in logits.items()}
+        as_trained = outcomes.load_nets(trained_at)
+        before = evaluate_twins(as_trained, unrepaired, labels, classes, spec.seeds, teacher_logits)
+    context.progress(Stage.EVALUATE, steps, steps, "nets", {"gain": twins.comparison.gain})
     return Outcome(
-        served_seed=served,
-        teacher=evaluate(teacher_logits, labels, manifest.classes),
-        taught=evaluate(logits["taught", served], labels, manifest.classes),
-        untaught=evaluate(logits["untaught", served], labels, manifest.classes),
-        agreement=agreements[spec.seeds.index(served)],
-        comparison=comparison,
-        teacher_rows=client.rows_asked - asked_before,
-        teacher_latency_ms=_teacher_latency_ms(client, teacher, test.images[:1]),
+        teacher=evaluate(teacher_logits, labels, classes),
+        twins=twins,
+        before_repair=before,
+        teacher_rows=asked,
+        teacher_latency_ms=_teacher_latency_ms(client, job.teacher, test.images[:1]),
+    )
+
+
+def _report(
+    job: _Job,
+    pair: CheckedPair,
+    transfer_set: BuiltTransferSet,
+    outcome: Outcome,
+    exported: Exported,
+    *,
+    curves: tuple[TrainingCurve, ...],
+    repair: Repair | None,
+    seconds: dict[Stage, float],
+) -> DistillationReport:
+    context, spec, twins = job.context, job.spec, outcome.twins
+    agreement = next(
+        net.agreement for net in twins.nets if (net.arm, net.seed) == ("taught", twins.served_seed)
+    )
+    assert agreement is not None, "a distillation has a teacher"
+    return DistillationReport(
+        job_id=context.job_id,
+        created_at=datetime.now(UTC),
+        spec=spec,
+        dataset_digest=job.manifest.digest,
+        teacher_digest=job.teacher.digest,
+        transfer_set_digest=transfer_set.digest,
+        student_version=f"{spec.name}-{context.job_id.removeprefix('j-')}",
+        teacher_parameters=teacher_parameters(context, job.teacher),
+        student_parameters=job.network.parameters,
+        student_bytes=(exported.path / "model.onnx").stat().st_size,
+        teacher=outcome.teacher,
+        taught=twins.taught,
+        untaught=twins.untaught,
+        agreement=agreement,
+        comparison=twins.comparison,
+        nets=twins.nets,
+        repair=_repair_report(spec, repair, outcome.before_repair),
+        pair=pair.check,
+        latency=exported.outcome.latency,
+        teacher_latency_ms=outcome.teacher_latency_ms,
+        curves=curves,
+        warnings=warnings_after(pair, curves),
+        cost=cost_of(
+            context,
+            seconds,
+            teacher_rows=pair.teacher_rows + transfer_set.teacher_rows + outcome.teacher_rows,
+            cached_rows=transfer_set.rows_from_cache,
+        ),
+    )
+
+
+def _repair_report(
+    spec: DistillationSpec, repair: Repair | None, before: Twins | None
+) -> RepairReport | None:
+    if spec.bias_repair is None or repair is None or before is None:
+        return None
+    figures = {(net.arm, net.seed): net for net in before.nets}
+    return RepairReport(
+        source=spec.bias_repair.source,
+        images=repair.images,
+        shares=repair.shares,
+        nets=tuple(
+            RepairedNet(arm=net.arm, seed=net.seed, biases=net.biases, before=figures[net.arm, net.seed])
+            for net in repair.nets
+        ),
+        comparison_before=before.comparison,
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from services.worker.stages import outcomes
 from services.worker.stages.check import check_teacher_order
@@ -20,19 +20,23 @@ from services.worker.stages.training import (
     train_nets,
 )
 from shared.contracts.datasets import DatasetManifest
-from shared.contracts.evaluation import Evaluation
+from shared.contracts.evaluation import Evaluation, NetFigures
 from shared.contracts.images import Preprocessing
 from shared.contracts.jobs import JobResult, Stage
 from shared.contracts.reports import TeacherReport
 from shared.contracts.specs import TeacherSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.distillation.cohort import Net, TrainedNet
-from shared.distillation.evaluation import evaluate
+from shared.distillation.evaluation import evaluate, in_short
 from shared.distillation.inference import net_logits
 from shared.distillation.reports.files import report_files, write_files
 from shared.models.checkpoints import stack, to_arrays
 from shared.models.ensemble import merge_logits
 from shared.models.network import Network
+
+
+class _Members(BaseModel):
+    members: tuple[NetFigures, ...]
 
 
 def train_teacher(context: JobContext, spec: TeacherSpec) -> JobResult:
@@ -62,6 +66,7 @@ def train_teacher(context: JobContext, spec: TeacherSpec) -> JobResult:
         lambda directory: _evaluate(context, spec, manifest, preprocessing, members, directory),
     )
     evaluation = outcomes.load(evaluated_at / "evaluation.json", Evaluation)
+    alone = outcomes.load(evaluated_at / "members.json", _Members).members
     context.progress(Stage.EXPORT, 0, 1, "files")
     teacher = _publish(context, spec, manifest, preprocessing, members, evaluation)
     context.progress(Stage.EXPORT, 1, 1, "files")
@@ -76,6 +81,7 @@ def train_teacher(context: JobContext, spec: TeacherSpec) -> JobResult:
         teacher_digest=teacher.digest,
         parameters=len(members) * network.parameters,
         evaluation=evaluation,
+        members=alone,
         curves=tuple(member.curve for member in members),
         cost=cost_of(
             context,
@@ -105,6 +111,18 @@ def _evaluate(
     merged = merge_logits(torch.stack(logits), temperature=1.0, merge=spec.merge)
     evaluation = evaluate(merged, labels, manifest.classes)
     outcomes.save(directory / "evaluation.json", evaluation)
+    together = merged.argmax(-1)
+    alone = tuple(
+        in_short(
+            evaluate(of, labels, manifest.classes),
+            member.arm,
+            member.seed,
+            agreement=float((of.argmax(-1) == together).double().mean()),
+            validation_accuracy=member.validation_accuracy,
+        )
+        for member, of in zip(members, logits, strict=True)
+    )
+    outcomes.save(directory / "members.json", _Members(members=alone))
     context.progress(Stage.EVALUATE, len(members), len(members), "nets", {"accuracy": evaluation.accuracy})
 
 

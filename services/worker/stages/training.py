@@ -148,13 +148,16 @@ def preprocessing_of(manifest: DatasetManifest) -> Preprocessing:
     return Preprocessing(input=manifest.input, mean=manifest.pixel_mean, std=std)
 
 
-def cost_of(context: JobContext, seconds: Mapping[Stage, float], *, teacher_rows: int) -> Cost:
+def cost_of(
+    context: JobContext, seconds: Mapping[Stage, float], *, teacher_rows: int, cached_rows: int = 0
+) -> Cost:
     """Return what the job cost and where it ran."""
     device = torch_device(context.settings.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return Cost(
         seconds={stage.value: round(value, 3) for stage, value in seconds.items()},
         teacher_rows=teacher_rows,
+        cached_rows=cached_rows,
         device=f"{device.type} ({name})",
         threads=torch.get_num_threads(),
         torch=torch.__version__,
