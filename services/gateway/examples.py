@@ -10,7 +10,7 @@ from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, 
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.jobs import JobPage, JobState, JobView, Progress, Stage
 from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
-from shared.contracts.specs import DistillationSpec, TeacherSpec
+from shared.contracts.specs import DistillationSpec, SpecialistPlan, SpecialistsSpec, TeacherSpec
 from shared.contracts.students import (
     BundleFile,
     Latency,
@@ -31,6 +31,13 @@ _VERSION = "digits-3f2a9c1e"
 
 TEACHER_SPEC = TeacherSpec(name="digits-teacher", dataset="mnist-5k")
 DISTILLATION_SPEC = DistillationSpec(name="digits", teacher="digits-teacher", dataset="mnist-5k")
+SPECIALISTS_SPEC = SpecialistsSpec(
+    name="digits-experts",
+    generalist="digits-teacher",
+    dataset="mnist-5k",
+    plan=SpecialistPlan(sets=2, size=3),
+    seeds=(0, 1),
+)
 
 JOB = JobView(
     id="j-k3v7qzt2m4xa",
@@ -44,7 +51,17 @@ JOB = JobView(
         stage=Stage.TRAIN, done=7, total=20, unit="epochs", eta_s=31.5, metrics={"validation_accuracy": 0.962}
     ),
 )
-JOBS = JobPage(jobs=(JOB,))
+PARENT_JOB = JobView(
+    id="j-w2c6rbn5yh3d",
+    state=JobState.WAITING,
+    spec=SPECIALISTS_SPEC,
+    created_at=_AT,
+    started_at=_AT,
+    children=tuple(f"j-w2c6rbn5yh3d-{number:03}" for number in range(4)),
+    epoch=1,
+    progress=Progress(stage=Stage.TRAIN, done=1, total=4, unit="jobs", eta_s=42.0),
+)
+JOBS = JobPage(jobs=(JOB, PARENT_JOB))
 
 TEACHER = TeacherDescription(
     name="digits-teacher",

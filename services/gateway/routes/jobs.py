@@ -1,37 +1,46 @@
-"""Jobs: submit, look, list, cancel, read the report. What happens to one is streamed by `events.py`."""
+"""Jobs: submit, look, list, cancel. `events.py` streams what happens to one, `reports.py` is its end."""
 
-import re
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Response, status
 from fastapi.openapi import models as openapi_models
-from starlette.responses import FileResponse
 
 from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
-from services.gateway.state import GatewayDep, JobsDep
+from services.gateway.state import JobsDep
 from shared.adapters.web.problems import documented
 from shared.contracts.jobs import JobPage, JobState, JobView
-from shared.contracts.reports import DistillationReport, TeacherReport
-from shared.contracts.specs import JobSpec
+from shared.contracts.specs import JobKind, JobSpec
 from shared.errors import (
     BodyTooLarge,
     ClassMismatch,
     DatasetNotFound,
+    DecoupledNeedsClasses,
+    EmptyTransferSet,
     IdempotencyConflict,
     InputMismatch,
     InvalidDataset,
+    InvalidPrior,
+    InvalidRange,
+    InvalidSpecialistPlan,
     InvalidTemperature,
     InvalidWeights,
     JobAlreadyFinal,
     JobNotFound,
     JobStoreUnavailable,
     LabelsMissing,
-    NotAcceptable,
-    ReportNotReady,
+    MadeByAnotherJob,
+    NoLabelsLeft,
+    OmitAndOnly,
+    TeacherDoesNotTemper,
     TeacherNotFound,
+    TeacherNotLoadable,
+    TooManyChildren,
+    TooManyTrials,
     UnknownArchitecture,
+    UnknownClass,
+    UnknownLayer,
+    ViewsBelongToTransferSet,
 )
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -45,6 +54,10 @@ _EXAMPLES: dict[str, openapi_models.Example] = {
     "distillation": {
         "summary": "Distil a student",
         "value": examples.DISTILLATION_SPEC.model_dump(mode="json"),
+    },
+    "specialists": {
+        "summary": "Train specialists, a child job each",
+        "value": examples.SPECIALISTS_SPEC.model_dump(mode="json"),
     },
 }
 
@@ -66,6 +79,21 @@ _EXAMPLES: dict[str, openapi_models.Example] = {
             InputMismatch,
             InvalidDataset,
             LabelsMissing,
+            DecoupledNeedsClasses,
+            EmptyTransferSet,
+            InvalidPrior,
+            InvalidRange,
+            InvalidSpecialistPlan,
+            MadeByAnotherJob,
+            NoLabelsLeft,
+            OmitAndOnly,
+            TeacherDoesNotTemper,
+            TeacherNotLoadable,
+            TooManyChildren,
+            TooManyTrials,
+            UnknownClass,
+            UnknownLayer,
+            ViewsBelongToTransferSet,
             TeacherNotFound,
             DatasetNotFound,
             IdempotencyConflict,
@@ -107,14 +135,15 @@ def submit(
 def list_jobs(
     jobs: JobsDep,
     state: JobState | None = None,
-    kind: Literal["teacher", "distillation"] | None = None,
+    kind: JobKind | None = None,
+    parent: Annotated[str | None, Query(description="Only the child jobs that this job made")] = None,
     cursor: Annotated[
         str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> JobPage:
-    """Return one page of jobs, of one state or kind where asked for."""
-    return jobs.list(state, kind, cursor, limit)
+    """Return one page of jobs, of one state, kind or parent where asked for."""
+    return jobs.list(state, kind, cursor, limit, parent)
 
 
 @router.get(
@@ -139,56 +168,5 @@ def show(job_id: str, jobs: JobsDep) -> JobView:
     },
 )
 def cancel(job_id: str, jobs: JobsDep) -> JobView:
-    """Cancel a waiting job at once and a running one within seconds; asking again changes nothing."""
+    """Cancel a job and its child jobs: at once where no worker runs them, otherwise within seconds."""
     return jobs.cancel(job_id)
-
-
-@router.get(
-    "/{job_id}/report",
-    summary="The report of a job that succeeded",
-    response_model=TeacherReport | DistillationReport,
-    responses={
-        200: {"content": {"text/markdown": {"schema": {"type": "string"}}}},
-        **documented(STATUSES, JobNotFound, ReportNotReady, NotAcceptable, JobStoreUnavailable),
-    },
-)
-def report(
-    job_id: str,
-    gateway: GatewayDep,
-    accept: Annotated[str, Header(description="`application/json` or `text/markdown`")] = "*/*",
-) -> Response:
-    """Return the report as JSON, or as Markdown where `Accept` prefers it."""
-    media_type = _preferred(accept)
-    job = gateway.jobs.get(job_id)
-    files = gateway.store.job(job.id)
-    path = files.report_json if media_type == "application/json" else files.report_md
-    if not path.is_file():
-        raise ReportNotReady(job.id, job.state)
-    return FileResponse(path, media_type=media_type, headers={"Vary": "Accept"})
-
-
-def _preferred(accept: str) -> str:
-    """Return the media type of ours that the header likes best; JSON where it likes both the same."""
-    best, chosen = 0.0, ""
-    for media_type, names in _REPORT_TYPES.items():
-        liked = max((q for name, q in _qualities(accept) if name in names), default=0.0)
-        if liked > best:
-            best, chosen = liked, media_type
-    if not chosen:
-        raise NotAcceptable(accept, tuple(_REPORT_TYPES))
-    return chosen
-
-
-def _qualities(accept: str) -> Iterator[tuple[str, float]]:
-    """Read an Accept header: each media range and its q; one that is no number counts as 1."""
-    for wanted in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in wanted.split(";"))
-        q = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        yield name, float(q) if _Q.fullmatch(q) else 1.0
-
-
-_REPORT_TYPES = {
-    "application/json": ("application/json", "application/*", "*/*"),
-    "text/markdown": ("text/markdown", "text/*", "*/*"),
-}
-_Q = re.compile(r"[01](\.[0-9]{0,3})?")

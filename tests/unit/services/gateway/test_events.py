@@ -1,3 +1,4 @@
+import threading
 import time
 
 import pytest
@@ -40,6 +41,24 @@ def test_a_finished_job_is_told_from_its_first_event_to_its_last_and_the_stream_
     assert retry == "retry: 1000"
     assert [read(block) for block in told] == list(gateway.jobs.events(job))
     assert read(told[-1]).data["state"] == "succeeded"
+
+
+def test_a_stream_stays_open_while_its_job_waits_for_children(gateway, job):
+    grant = gateway.jobs.acquire(job, 30.0, 3)
+    gateway.jobs.wait(job, grant.epoch, [(f"{job}-000", gateway.jobs.get(job).spec)])
+
+    def end_later():
+        child = gateway.jobs.acquire(f"{job}-000", 30.0, 3)
+        gateway.jobs.succeed(child.job_id, child.epoch, JobResult())
+        finish(gateway, job)
+
+    later = threading.Timer(0.5, end_later)
+    later.start()
+    _, *told = blocks(gateway, job)
+    later.join()
+    assert [read(block).data.get("state") for block in told if "event: state" in block] == [
+        "queued", "running", "waiting", "queued", "running", "succeeded",
+    ]  # fmt: skip
 
 
 def test_a_stream_goes_on_behind_the_last_event_that_the_client_saw(gateway, job):

@@ -1,9 +1,10 @@
 import json
+from typing import get_args
 
 import pytest
 
 from shared.contracts.jobs import JobResult, JobView
-from shared.contracts.specs import TeacherSpec
+from shared.contracts.specs import JobKind, TeacherSpec
 from shared.errors import JobStoreUnavailable
 from tests.support.gateway_in_process import refused
 from tests.support.teachers_at_rest import publish_teacher
@@ -169,6 +170,40 @@ def test_jobs_are_filtered_by_state_and_kind(gateway, teacher):
 
     assert ids(state="cancelled") == ids(kind="teacher") == [first]
     assert ids(state="queued") == ids(kind="distillation") == [second]
+
+
+def test_a_job_that_waits_shows_its_children_and_they_are_listed(gateway):
+    parent = submit(gateway, TEACHER).json()["id"]
+    submit(gateway, TEACHER)
+    grant = gateway.jobs.acquire(parent, 30.0, 3)
+    children = [(f"{parent}-{number:03}", TeacherSpec(**TEACHER)) for number in range(2)]
+    gateway.jobs.wait(parent, grant.epoch, children)
+    job = gateway.client.get(f"/v1/jobs/{parent}").json()
+    assert (job["state"], job["children"]) == ("waiting", [child for child, _ in children])
+    assert job["progress"] | {"eta_s": None} == {
+        "stage": "train", "done": 0, "total": 2, "unit": "jobs", "eta_s": None, "metrics": {},
+    }  # fmt: skip
+    listed = gateway.client.get("/v1/jobs", params={"parent": parent, "kind": "teacher"}).json()["jobs"]
+    assert [(child["id"], child["parent"]) for child in listed] == [
+        (child, parent) for child, _ in children[::-1]
+    ]
+    assert gateway.client.get("/v1/jobs", params={"parent": parent, "kind": "sweep"}).json()["jobs"] == []
+    assert gateway.client.get("/v1/jobs", params={"state": "waiting"}).json()["jobs"][0]["id"] == parent
+    assert gateway.client.post(f"/v1/jobs/{parent}/cancel").json()["state"] == "cancelled"
+    assert gateway.client.get(f"/v1/jobs/{parent}-001").json()["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("kind", get_args(JobKind))
+def test_jobs_of_every_kind_can_be_listed(gateway, kind):
+    assert gateway.client.get("/v1/jobs", params={"kind": kind}).json()["jobs"] == []
+
+
+def test_a_kind_that_only_jobs_make_is_refused(gateway, teacher):
+    spec = {
+        "kind": "specialist", "name": "expert", "generalist": "digits-teacher", "dataset": "mnist-5k",
+        "generalist_digest": "0" * 64, "classes": ["3", "8"],
+    }  # fmt: skip
+    assert "'specialists'" in str(refused(submit(gateway, spec), 422, "made-by-another-job")["remedy"])
 
 
 @pytest.mark.parametrize(
