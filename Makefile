@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up check format test test-compose openapi clean
+.PHONY: help setup demo up experiments check format test test-compose openapi clean
 
 help:  ## Say what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: $(RUNTIME)  ## Train a teacher, distil a student, promote it, ask it; then
 
 up: $(RUNTIME)  ## Run everything on this machine until Ctrl-C.
 	@$(BIN)/imago up
+
+experiments: $(RUNTIME)  ## List the experiments; `imago experiments run NAME` runs one.
+	@$(BIN)/imago experiments list
 
 check: $(DEV)  ## Check format, lint, types and import arrows.
 	$(BIN)/ruff format --check .
@@ -50,7 +53,7 @@ openapi: $(DEV)  ## Store the OpenAPI documents of the services anew.
 
 clean:  ## Remove what tools left; neither .venv nor the state directory.
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	find services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find experiments services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'

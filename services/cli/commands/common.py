@@ -41,10 +41,11 @@ def gateway_of(context: typer.Context, url: str | None) -> GatewayClient:
     if url is None:
         stack = read_stack(shared_settings.load(CliSettings).absolute_state_dir)
         url = stack.gateway_url if stack else DEFAULT_GATEWAY_URL
-    return GatewayClient(url, transport=_outside(context).transport)
+    return GatewayClient(url, transport=outside(context).transport)
 
 
-def _outside(context: typer.Context) -> Outside:
+def outside(context: typer.Context) -> Outside:
+    """Return how this command reaches the outside world."""
     return context.find_object(Outside) or Outside()
 
 

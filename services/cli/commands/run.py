@@ -20,7 +20,7 @@ from services.cli.stack import Stack
 from services.cli.state import StackState
 from shared import settings as shared_settings
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 """What a shell says of a command that Ctrl-C ended."""
 
 
@@ -66,18 +66,18 @@ def demo(
         with interruptible(), Stack(settings, any_port=True, say=say) as stack:
             state = stack.start()
             _tell_addresses(out, state)
-            with _watched(stack), GatewayClient(state.gateway_url) as client:
+            with watched(stack), GatewayClient(state.gateway_url) as client:
                 report = run_demo(client, out, stack.state_dir, settings.data_dir)
     except KeyboardInterrupt:
         say("interrupted; everything is stopped")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     say("everything is stopped")
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
 
 
 @contextmanager
-def _watched(stack: Stack) -> Iterator[None]:
+def watched(stack: Stack) -> Iterator[None]:
     """Watch over the stack in the background; raise `StackFailed` here as soon as it is given up."""
     given_up: list[StackFailed] = []
 

@@ -1,0 +1,81 @@
+"""Draws an experiment's figures as PNG: its own chart, or a bar a figure with a dot a seed.
+
+Needs matplotlib, which the extra `worker` brings; it is imported when something is drawn.
+"""
+
+import textwrap
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from experiments.result import Chart, ExperimentResult, Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BAR, _DOT, _PUBLISHED = "#9ecae1", "#08519c", "#d95f02"
+
+
+def png(result: ExperimentResult) -> bytes:
+    """Return the chart as PNG; the same result gives the same bytes."""
+    # Not pyplot: it keeps figures alive and asks for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Drawing
+
+    chart = result.finding.chart
+    units = tuple(dict.fromkeys(figure.unit for figure in result.finding.figures))
+    if chart is not None:
+        drawing = Drawing(figsize=(8, 5), layout="constrained")
+        _lines(drawing.subplots(), chart)
+    else:
+        heights = [sum(figure.unit == unit for figure in result.finding.figures) for unit in units]
+        drawing = Drawing(figsize=(9, 0.9 + 0.55 * sum(heights) + 0.5 * len(units)), layout="constrained")
+        panels = drawing.subplots(len(units), squeeze=False, height_ratios=heights)
+        for unit, axes in zip(units, panels[:, 0], strict=True):
+            _bars(axes, [figure for figure in result.finding.figures if figure.unit == unit], unit)
+        panels[0, 0].set_title(result.title)
+    written = BytesIO()
+    metadata: dict[str, Any] = {"Software": None}  # its version would change the bytes
+    FigureCanvasAgg(drawing).print_png(written, metadata=metadata)  # type: ignore[no-untyped-call]
+    return written.getvalue()
+
+
+def _bars(axes: "Axes", figures: list[Figure], unit: str) -> None:
+    places = range(len(figures))
+    axes.barh(places, [figure.mean for figure in figures], color=_BAR, height=0.6, label="ours, mean")
+    for place, figure in zip(places, figures, strict=True):
+        axes.plot(figure.values, [place] * len(figure.values), "o", color=_DOT, ms=4, label="ours, a seed")
+        if figure.published is not None:
+            axes.plot(figure.published, place, "D", color=_PUBLISHED, ms=7, label="published")
+    axes.set_yticks(places, [textwrap.fill(figure.label, 38) for figure in figures], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(unit)
+    shown = [v for f in figures for v in (*f.values, *([f.published] if f.published is not None else []))]
+    # Accuracies lie close together far from 0.
+    if shown and min(shown) > 0.6 * max(shown):
+        margin = 0.15 * (max(shown) - min(shown) or 1.0)
+        axes.set_xlim(min(shown) - 2 * margin, max(shown) + margin)
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    axes.legend(once.values(), once.keys(), fontsize=7, loc="best")
+
+
+def _lines(axes: "Axes", chart: Chart) -> None:
+    for series in chart.series:
+        (line,) = axes.plot(series.x, series.y, "o-", ms=4, label=series.name)
+        if series.spread:
+            low = [y - s for y, s in zip(series.y, series.spread, strict=True)]
+            high = [y + s for y, s in zip(series.y, series.spread, strict=True)]
+            axes.fill_between(series.x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    for name, level in chart.levels:
+        axes.axhline(level, linestyle="--", linewidth=1, color="grey")
+        axes.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+    if chart.log_x:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+    if chart.log_y:
+        axes.set_yscale("log")
+    axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
