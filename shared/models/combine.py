@@ -66,7 +66,8 @@ def active(
         top = generalist_logits.argmax(1)[:, None]
     else:
         top = np.argpartition(-generalist_logits, min(top_n, classes) - 1, axis=1)[:, :top_n]
-    return covers.T[top].any(1)
+    asked: Bool[np.ndarray, "rows specialists"] = covers.T[top].any(1)
+    return asked
 
 
 def combined_logits(
@@ -104,11 +105,11 @@ def combined_logits(
             probabilities = np.exp(_log_softmax(ask(number, own)))
             at = place[own]
             if specialist.dustbin:
-                covered = list(specialist.classes)
-                known[np.ix_(at, covered)] += probabilities[:, :-1]
+                inside = np.array(specialist.classes)
+                known[at[:, None], inside] += probabilities[:, :-1]
                 unknown[at, number] = probabilities[:, -1]
                 outside[number] = 1
-                outside[number, covered] = 0
+                outside[number, inside] = 0
             else:
                 known[at] += probabilities
         q, _ = solve(known, unknown, outside, start=np.exp(log_q[rows]))

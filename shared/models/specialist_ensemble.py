@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from shared.contracts.specialists import GENERALIST, specialist_name
 from shared.contracts.teachers import TeacherDescription
-from shared.models.combine import combined_logits, covered
+from shared.models.combine import active, combined_logits, covered
 from shared.models.ensemble import StackedEnsemble
 from shared.models.network import Network
 from shared.models.normalise import normalise
@@ -55,6 +55,22 @@ class SpecialistEnsemble(StackedEnsemble):
             for number, network in enumerate(_specialist_networks(description))
         ]
 
+    def generalist_logits(
+        self, images: UInt8[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Return what the generalist alone says, in float32 on the device.
+
+        Raises:
+            InputMismatch: the images are not of the size and channels that the teacher takes.
+        """
+        return super().member_logits(images).squeeze(0).float()
+
+    def active(
+        self, generalist_logits: Float[Tensor, "batch classes"]
+    ) -> Bool[np.ndarray, "batch specialists"]:
+        """Return which specialists are asked about images on which the generalist says this."""
+        return active(generalist_logits.cpu().numpy(), self._covered, top_n=self._top_n)
+
     def member_logits(
         self, images: UInt8[Tensor, "batch height width channels"]
     ) -> Float[Tensor, "1 batch classes"]:
@@ -63,7 +79,7 @@ class SpecialistEnsemble(StackedEnsemble):
         Raises:
             InputMismatch: the images are not of the size and channels that the teacher takes.
         """
-        generalist = super().member_logits(images)
+        generalist = self.generalist_logits(images)
         on_device = images.to(self.device)
 
         def ask(number: int, rows: Int64[np.ndarray, " asked"]) -> Float[np.ndarray, "asked answers"]:
@@ -78,9 +94,7 @@ class SpecialistEnsemble(StackedEnsemble):
             answers: Float[np.ndarray, "asked answers"] = logits.float().cpu().numpy()
             return answers
 
-        combined = combined_logits(
-            generalist.squeeze(0).float().cpu().numpy(), self._covered, ask, top_n=self._top_n
-        )
+        combined = combined_logits(generalist.cpu().numpy(), self._covered, ask, top_n=self._top_n)
         return torch.from_numpy(combined).to(self.device).unsqueeze(0)
 
 

@@ -1,5 +1,6 @@
 """What can be refused of a job of kind `specialists`."""
 
+from shared.contracts.datasets import DatasetView
 from shared.contracts.specs import SpecialistPlan, SpecialistsSpec, SpecialistTraining
 from shared.contracts.teachers import TeacherDescription
 from shared.errors import InvalidSpecialistPlan, InvalidWeights, UnknownClass
@@ -21,8 +22,11 @@ def check(spec: SpecialistsSpec, catalogue: Catalogue) -> None:
         TooManyChildren: sets times seeds are more than one job may make.
         OmitAndOnly, EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
     """
-    dataset = dataset_of(spec.dataset, catalogue)
-    generalist = catalogue.teacher(spec.generalist)
+    check_specialists(spec, dataset_of(spec.dataset, catalogue), catalogue.teacher(spec.generalist))
+
+
+def check_specialists(spec: SpecialistsSpec, dataset: DatasetView, generalist: TeacherDescription) -> None:
+    """Raise where no specialists can be trained for the generalist on the dataset."""
     if dataset.manifest is not None:
         need_labels(spec.dataset, dataset.manifest, "the training of specialists")
         need_fit(spec.dataset, dataset.manifest, spec.generalist, generalist)
