@@ -149,6 +149,17 @@ class UnknownArchitecture(InvalidRequest):
         self.architecture = architecture
 
 
+class ArchitectureInvalid(InvalidRequest):
+    """A configuration or name of which a library makes no net for these images and classes."""
+
+    remedy = "Give a configuration or name that the library takes for images of this size; it says why above."
+
+    def __init__(self, library: str, reason: str) -> None:
+        super().__init__(f"{library} makes no net of this architecture here: {reason}")
+        self.library = library
+        self.reason = reason
+
+
 class UnknownLayer(InvalidRequest):
     """A layer that a net does not have."""
 
@@ -632,6 +643,19 @@ class BiasRepairFailed(JobFailed):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"class biases cannot be repaired: {reason}")
+
+
+class ExtraMissing(JobFailed):
+    """An optional library that an architecture needs cannot be imported where the job runs."""
+
+    def __init__(self, library: str, reason: str) -> None:
+        extra = "timm" if library == "timm" else "transformers"
+        super().__init__(
+            f"{library} cannot be imported here: {reason}",
+            remedy=f"Install Imago with the extra {extra!r}, such as `pip install imago[worker,{extra}]`; "
+            "timm also needs the torchvision build that belongs to the installed torch.",
+        )
+        self.library = library
 
 
 class ParityFailed(JobFailed):

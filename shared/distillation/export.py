@@ -1,7 +1,6 @@
 """The student as served: one ONNX file from uint8 images to logits and probabilities at T = 1.
 
-Preprocessing is part of the graph, so nobody who serves the file can get it wrong. The graph is written node
-by node: it is a dozen nodes long, ready in milliseconds, and the same bytes for the same student.
+Preprocessing is part of the graph, so nobody who serves the file can get it wrong.
 """
 
 import json
@@ -14,20 +13,23 @@ import onnx
 import onnxruntime
 import torch
 from jaxtyping import UInt8
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from torch import Tensor, nn
 
 from shared.artefacts.files import write_atomic
 from shared.contracts.architectures import ARCHITECTURES
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.students import Latency
+from shared.distillation.onnx_graphs import served_graph
+from shared.distillation.onnx_tracing import traced_graph
 from shared.errors import ParityFailed, UnknownArchitecture
+from shared.models.cnn import Cnn
+from shared.models.foreign import ForeignNet
 from shared.models.mlp import Mlp
-from shared.models.normalise import normalise, scale_and_offset
+from shared.models.normalise import normalise
+from shared.models.resnet import ResNet
 
 PARITY_TOLERANCE = 1e-3
-_OPSET = 21
-_IR_VERSION = 10
 
 
 def export_onnx(module: nn.Module, preprocessing: Preprocessing, classes: Sequence[str], path: Path) -> None:
@@ -40,46 +42,12 @@ def export_onnx(module: nn.Module, preprocessing: Preprocessing, classes: Sequen
     Raises:
         UnknownArchitecture: there is no way to write this kind of module.
     """
-    if not isinstance(module, Mlp):
+    if isinstance(module, Mlp | Cnn | ResNet):
+        model = served_graph(module, preprocessing, classes)
+    elif isinstance(module, ForeignNet):
+        model = traced_graph(module, preprocessing)
+    else:
         raise UnknownArchitecture(type(module).__name__, ARCHITECTURES)
-    scale, offset = scale_and_offset(preprocessing)
-    image = preprocessing.input
-    nodes = [
-        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["pixels", "scale"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "offset"], ["normalised"]),
-        # torch flattens channels first.
-        helper.make_node("Transpose", ["normalised"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Flatten", ["planes"], ["hidden_0"], axis=1),
-    ]
-    weights = {"scale": scale, "offset": offset, **module.state_dict()}
-    last = len(module.layers) - 1
-    for layer in range(last):
-        nodes += [
-            _dense(layer, f"hidden_{layer}", f"sums_{layer}"),
-            helper.make_node("Relu", [f"sums_{layer}"], [f"hidden_{layer + 1}"]),
-        ]
-    nodes += [
-        _dense(last, f"hidden_{last}", "logits"),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "student",
-        [
-            helper.make_tensor_value_info(
-                "images", TensorProto.UINT8, ["batch", image.height, image.width, image.channels]
-            )
-        ],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", len(classes)])
-            for name in ("logits", "probabilities")
-        ],
-        [numpy_helper.from_array(tensor.detach().cpu().numpy(), name) for name, tensor in weights.items()],
-    )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION, producer_name="imago"
-    )
     helper.set_model_props(model, {"classes": json.dumps(list(classes), ensure_ascii=False)})
     onnx.checker.check_model(model, full_check=True)
     write_atomic(path, model.SerializeToString(deterministic=True))
@@ -149,9 +117,3 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _dense(layer: int, before: str, after: str) -> onnx.NodeProto:
-    return helper.make_node(
-        "Gemm", [before, f"layers.{layer}.weight", f"layers.{layer}.bias"], [after], transB=1
-    )

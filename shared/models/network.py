@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shared.contracts.architectures import ARCHITECTURES, Architecture, Cnn, Mlp, ResNet
+from shared.contracts.architectures import Architecture, Cnn, Mlp, ResNet
 from shared.contracts.images import ImageInput
-from shared.errors import UnknownArchitecture
 from shared.models.checkpoints import net_tensors
 from shared.models.cnn import CnnFamily
+from shared.models.extras import build_foreign
 from shared.models.families import Family, Keep
+from shared.models.foreign import ForeignFamily
 from shared.models.mlp import MlpFamily
 from shared.models.resnet import ResNetFamily
 from shared.models.seeds import generator_of
@@ -35,7 +36,8 @@ class Network:
         classes: how many logits it answers with.
 
     Raises:
-        UnknownArchitecture: nothing is registered for it.
+        ArchitectureInvalid: another library makes no net of it for such images.
+        ExtraMissing: that library is not installed.
     """
 
     def __init__(self, architecture: Architecture, image: ImageInput, classes: int) -> None:
@@ -130,11 +132,16 @@ class Network:
         return self._family.module()
 
 
-def _family(architecture: object, image: ImageInput, classes: int) -> Family:
+def _family(architecture: Architecture, image: ImageInput, classes: int) -> Family:
     if isinstance(architecture, Mlp):
         return MlpFamily(architecture, image, classes)
     if isinstance(architecture, Cnn):
         return CnnFamily(architecture, image, classes)
     if isinstance(architecture, ResNet):
         return ResNetFamily(architecture, image, classes)
-    raise UnknownArchitecture(architecture, ARCHITECTURES)
+    return ForeignFamily(
+        lambda seed: build_foreign(architecture, image, classes, seed=seed),
+        architecture.architecture,
+        image,
+        classes,
+    )

@@ -6,11 +6,12 @@ import onnxruntime
 import pytest
 import torch
 
-from shared.contracts.architectures import Mlp
+from shared.contracts.architectures import Cnn, Mlp, ResNet
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.distillation.export import export_onnx, measure_latency, parity
+from shared.distillation.onnx_graphs import folded
 from shared.errors import ParityFailed, UnknownArchitecture
-from shared.models.checkpoints import load_into
+from shared.models.checkpoints import load_into, stack, unstack
 from shared.models.network import Network
 
 PREPROCESSING = Preprocessing(
@@ -56,6 +57,39 @@ def test_the_file_names_its_classes_and_states_its_input(exported):
     assert found.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [d.dim_param or d.dim_value for d in found.type.tensor_type.shape.dim] == ["batch", 5, 4, 3]
     assert [output.name for output in model.graph.output] == ["logits", "probabilities"]
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [Cnn(channels=(4, 6, 8), hidden_units=7), ResNet(architecture="resnet14")],
+    ids=["cnn", "resnet14"],
+)
+def test_convolutional_students_answer_as_torch_does_on_images_of_odd_sizes(architecture, tmp_path):
+    network = Network(architecture, PREPROCESSING.input, len(CLASSES))
+    tensors = stack([network.initial(2)])
+    noise = torch.randn(1, 40, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    network.logits(tensors, 3 * noise + 1, training=True)  # means and variances of their own
+    module = load_into(network.module(), unstack(tensors)[0])
+    path = tmp_path / "model.onnx"
+    export_onnx(module, PREPROCESSING, CLASSES, path)
+    for rows in (1, 300):
+        assert parity(path, module, PREPROCESSING, images(rows)) < 1e-4
+    assert "BatchNormalization" not in {node.op_type for node in onnx.load(path).graph.node}
+
+
+def test_a_folded_convolution_is_convolution_and_batch_norm_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    layer, norm = torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4).eval()
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor.uniform_(0.1, 2.0, generator=generator)
+    patch = torch.randn(1, 3, 3, 3, generator=generator).double()
+    sums = (layer.weight.double() * patch).sum((1, 2, 3))
+    std = (norm.running_var.double() + 1e-5).sqrt()
+    expected = (sums - norm.running_mean) / std * norm.weight + norm.bias
+    weight, bias = folded(layer, norm)
+    found = (weight.double() * patch).sum((1, 2, 3)) + bias
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_same_student_gives_the_same_bytes_in_one_file(exported, tmp_path):

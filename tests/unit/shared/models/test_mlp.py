@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from shared.contracts.architectures import Mlp, Timm
+from shared.contracts.architectures import Mlp
 from shared.contracts.images import ImageInput
-from shared.errors import UnknownArchitecture, UnknownLayer
+from shared.errors import UnknownLayer
 from shared.models.checkpoints import load_into, stack
 from shared.models.network import Network
 
@@ -85,8 +85,3 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(UnknownLayer) as caught:
         NETWORK.features(stack(nets(0)), pictures(1, 2), ["hidden.2"])
     assert "hidden.0, hidden.1" in caught.value.remedy
-
-
-def test_an_unregistered_architecture_is_refused():
-    with pytest.raises(UnknownArchitecture):
-        Network(Timm(model="lenet"), IMAGE, 3)
