@@ -58,9 +58,10 @@ def test_an_order_with_the_ends_of_a_thousand_children_does_not_hold_its_supervi
     long = order("quick").model_copy(update={"children": ends})
     began = time.monotonic()
     with TrainingProcess(STUB, long) as child:
-        # Its imports alone take longer than this.
-        assert time.monotonic() - began < 0.1
+        started_s = time.monotonic() - began
         messages, status = heard(child)
+    # Nearly all of the time is the child's imports, before it reads.
+    assert started_s < 0.5 * (time.monotonic() - began)
     assert status == 0
     assert messages[-1].result is not None
 
