@@ -3,7 +3,13 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from services.worker.kinds.codistillation import codistil
+from services.worker.kinds.codistillation_member import train_member
 from services.worker.kinds.distillation import distil
+from services.worker.kinds.mutual import learn_mutually
+from services.worker.kinds.self_distillation import distil_itself
+from services.worker.kinds.specialist import train_specialist
+from services.worker.kinds.specialists import train_specialists
 from services.worker.kinds.sweep import sweep
 from services.worker.kinds.sweep_trials import train_trials
 from services.worker.kinds.teacher import train_teacher
@@ -13,6 +19,12 @@ from shared.contracts.jobs import JobResult
 RUNNERS: Final[dict[str, Callable[[JobContext, Any], JobResult]]] = {
     "teacher": train_teacher,
     "distillation": distil,
+    "self_distillation": distil_itself,
+    "mutual": learn_mutually,
+    "codistillation": codistil,
+    "codistillation_member": train_member,
+    "specialists": train_specialists,
+    "specialist": train_specialist,
     "sweep": sweep,
     "sweep_trials": train_trials,
 }

@@ -7,7 +7,7 @@ from typing import Any, Final
 from shared.artefacts.files import write_atomic
 from shared.contracts.reports import REPORT_JSON, REPORT_MD, JobReport
 from shared.distillation.plots import Drawing
-from shared.distillation.reports import distillation, sweep, teacher
+from shared.distillation.reports import distillation, peers, specialists, sweep, teacher
 
 Pages = Callable[[Any], Sequence[str]]
 Drawings = Callable[[Any], Sequence[Drawing]]
@@ -16,6 +16,10 @@ KINDS: Final[dict[str, tuple[Pages, Drawings]]] = {
     "teacher": (teacher.page, teacher.drawings),
     "distillation": (distillation.page, distillation.drawings),
     "sweep": (sweep.page, sweep.drawings),
+    "self_distillation": (peers.page, peers.drawings),
+    "mutual": (peers.page, peers.drawings),
+    "codistillation": (peers.page, peers.drawings),
+    "specialists": (specialists.page, specialists.drawings),
 }
 """By the report's `kind`: the sections of its page, and its plots."""
 
