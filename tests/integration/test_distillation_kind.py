@@ -143,6 +143,10 @@ def test_the_exported_student_has_its_repaired_biases(bench: Bench, repaired):
     test = bench.store.datasets.load("shapes", "test")
     (logits,) = session.run(["logits"], {"images": test.images})
     assert int((logits.argmax(-1) != test.labels).sum()) == report.taught.errors
+    # What the biases were found for: the mean softmax mass on the training images is the classes' shares.
+    train = bench.store.datasets.load("shapes", "train")
+    (probabilities,) = session.run(["probabilities"], {"images": train.images})
+    assert probabilities.mean(0) == pytest.approx([0.25] * 4, abs=1e-4)
 
 
 def test_no_test_image_or_label_is_read_before_training_and_repair_are_done(repaired):
