@@ -18,4 +18,5 @@ STATUSES: Final[StatusTable] = {
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.JobFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ExtraMissing: HTTPStatus.NOT_IMPLEMENTED,
 }

@@ -71,7 +71,14 @@ class StackedEnsemble:
         self._network = Network(
             description.architecture, description.preprocessing.input, len(description.classes)
         )
-        self._tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        stacked = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        # Side by side on a GPU; one by one on a CPU, where that is as fast and a deep net's maps are held for
+        # one member at a time.
+        at_once = description.members if self.device.type == "cuda" else 1
+        self._blocks = [
+            {name: tensor[first : first + at_once] for name, tensor in stacked.items()}
+            for first in range(0, description.members, at_once)
+        ]
 
     @property
     def tempers(self) -> bool:
@@ -97,8 +104,9 @@ class StackedEnsemble:
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16),
         ):
             batch = normalise(images.to(self.device), self.description.preprocessing)
-            stacked = batch.expand(self.description.members, *batch.shape)
-            return self._network.logits(self._tensors, stacked)
+            members = self.description.members // len(self._blocks)
+            stacked = batch.expand(members, *batch.shape)
+            return torch.cat([self._network.logits(block, stacked) for block in self._blocks])
 
     def softened_logits(
         self, images: UInt8[Tensor, "batch height width channels"], *, temperature: float

@@ -10,10 +10,12 @@ from services.teacher.batching import Part
 from services.teacher.device import answer
 from services.teacher.models import Teachers
 from shared.artefacts.store import ArtefactStore
-from shared.contracts.architectures import Mlp
+from shared.contracts.architectures import Mlp, ResNet
 from shared.errors import Corrupt, TeacherAnswerInvalid, TeacherChanged, TeacherNotFound
+from shared.models.checkpoints import stack, to_arrays
+from shared.models.network import Network
 from tests.support.specialists import COMBINATION, expected_q, publish_ensemble, stored
-from tests.support.teachers import publish, random_images, random_tensors, softmax
+from tests.support.teachers import CLASSES, INPUT, publish, random_images, random_tensors, softmax
 
 
 def teachers(root, *, max_held: int = 2) -> Teachers:
@@ -104,6 +106,19 @@ def test_weights_that_are_not_of_the_architecture_are_refused_by_name(tmp_path):
     publish(tmp_path, architecture=Mlp(hidden_units=(17,)))
     with pytest.raises(TeacherAnswerInvalid, match=r"layers\.0\.weight"):
         teachers(tmp_path).hold("shapes")
+
+
+def test_a_residual_teacher_is_its_weights_and_its_running_means(tmp_path):
+    architecture = ResNet(architecture="resnet8")
+    network = Network(architecture, INPUT, len(CLASSES))
+    tensors = to_arrays(stack([network.initial(0), network.initial(1)]))
+    publish(tmp_path, tensors=tensors, members=2, architecture=architecture)
+    _, held = teachers(tmp_path).hold("shapes")
+    assert held.softened_logits(torch.zeros(3, 6, 5, 1, dtype=torch.uint8), temperature=1.0).shape == (3, 4)
+    del tensors["norm.running_var"]
+    publish(tmp_path, "half", tensors=tensors, members=2, architecture=architecture)
+    with pytest.raises(TeacherAnswerInvalid, match=r"norm\.running_var"):
+        teachers(tmp_path).hold("half")
 
 
 def test_weights_of_fewer_members_than_described_are_refused(tmp_path):

@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from shared.contracts.architectures import Mlp
+from shared.contracts.architectures import Architecture, Cnn, Mlp, ResNet
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.teachers import TeacherDescription
 from shared.errors import InputMismatch, InvalidTemperature
-from shared.models.checkpoints import stack
+from shared.models.checkpoints import load_into, stack, unstack
 from shared.models.ensemble import StackedEnsemble, merge_logits, tempers
 from shared.models.network import Network
 from shared.models.normalise import normalise
 
 IMAGE = ImageInput(height=3, width=3, channels=1)
 ARCHITECTURE = Mlp(hidden_units=(6,))
-NETWORK = Network(ARCHITECTURE, IMAGE, 4)
 
 
 def member_logits(members: int = 3) -> torch.Tensor:
@@ -79,34 +78,45 @@ def test_an_impossible_temperature_is_refused(temperature):
         merge_logits(member_logits(), temperature=temperature, merge="geometric")
 
 
-def ensemble(merge: str = "arithmetic", members: int = 2) -> tuple[StackedEnsemble, dict[str, torch.Tensor]]:
-    tensors = stack([NETWORK.initial(seed) for seed in range(members)])
+def ensemble(
+    architecture: Architecture = ARCHITECTURE, members: int = 2
+) -> tuple[StackedEnsemble, list[torch.nn.Module]]:
+    """A teacher, and its members as plain modules with buffers of their own."""
+    network = Network(architecture, IMAGE, 4)
+    tensors = stack([network.initial(seed) for seed in range(members)])
+    network.logits(tensors, torch.randn(members, 9, 1, 3, 3), training=True)
     description = TeacherDescription(
         name="owl",
         digest="0" * 64,
-        architecture=ARCHITECTURE,
+        architecture=architecture,
         members=members,
-        merge=merge,
+        merge="arithmetic",
         classes=("a", "b", "c", "d"),
         preprocessing=Preprocessing(input=IMAGE, mean=(0.2,), std=(0.3,)),
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    return StackedEnsemble(description, tensors), tensors
+    modules = [load_into(network.module(), net) for net in unstack(tensors)]
+    return StackedEnsemble(description, tensors), modules
 
 
-def test_a_teacher_asks_each_member_about_each_image():
-    teacher, tensors = ensemble()
+@pytest.mark.parametrize(
+    "architecture",
+    [ARCHITECTURE, Cnn(channels=(3,), hidden_units=5), ResNet(architecture="resnet8")],
+    ids=["mlp", "cnn", "resnet8"],
+)
+def test_a_teacher_asks_each_member_about_each_image(architecture):
+    teacher, modules = ensemble(architecture, members=3)
     images = torch.randint(
         0, 256, (5, 3, 3, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     batch = normalise(images, teacher.description.preprocessing)
-    members = [
-        NETWORK.logits({name: tensor[i : i + 1] for name, tensor in tensors.items()}, batch[None])[0]
-        for i in range(2)
-    ]
+    with torch.inference_mode():
+        members = torch.stack([module(batch) for module in modules])
     torch.testing.assert_close(
         teacher.softened_logits(images, temperature=2.0),
-        merge_logits(torch.stack(members), temperature=2.0, merge="arithmetic"),
+        merge_logits(members, temperature=2.0, merge="arithmetic"),
+        atol=1e-5,
+        rtol=1e-4,
     )
     assert not teacher.tempers
 
