@@ -120,11 +120,10 @@ class Batches:
         self._mirrors = [bool(view.any()) for view in examples.flips] if examples.flips is not None else []
         reach = int(examples.shifts.abs().max()) if examples.shifts is not None else 0
         self._margin = margin = max(jitter_px, reach)
-        self._height, self._width, self._channels = examples.images.shape[1:]
+        height, width = examples.images.shape[1:3]
         padded = F.pad(examples.images.to(device), (0, 0, margin, margin, margin, margin))
-        self._row_values = padded.shape[2] * padded.shape[3]
-        self._pixels = padded.flatten(1)
-        self._window = self._window_offsets()
+        # windows[n, y, x] is the image-sized piece of padded image n that begins at y, x: a view, not a copy.
+        self._windows = padded.unfold(1, height, 1).unfold(2, width, 1).movedim(3, -1)
         self._view = 0
         self._order = torch.empty(0)
         self._drawn_shifts: Tensor | None = None
@@ -206,19 +205,17 @@ class Batches:
     def _images(
         self, rows: Int64[Tensor, "nets batch"], lanes: Int64[Tensor, " nets"], shown: slice
     ) -> UInt8[Tensor, "nets batch height width channels"]:
-        pixels = self._pixels.index_select(0, rows.flatten())
         shifts, flips = self._shifts_of(rows, lanes, shown), self._flips_of(rows, lanes, shown)
-        if self._margin:
-            down = right = torch.zeros_like(rows)
-            if shifts is not None:
-                down, right = shifts[..., 0], shifts[..., 1]
+        if shifts is None:
+            images = self._windows[:, self._margin, self._margin].index_select(0, rows.flatten())
+            images = images.view(*rows.shape, *images.shape[1:])
+        else:
+            down, right = shifts[..., 0], shifts[..., 1]
             if flips is not None:
                 # An image that is mirrored and then moves right is one that moves left and is then mirrored.
                 right = torch.where(flips, -right, right)
             # Content that moves down and right is read from further up and left.
-            start = (self._margin - down) * self._row_values + (self._margin - right) * self._channels
-            pixels = pixels.gather(1, start.view(-1, 1) + self._window)
-        images = pixels.view(*rows.shape, self._height, self._width, self._channels)
+            images = self._windows[rows, self._margin - down, self._margin - right]
         if flips is not None:
             images = torch.where(flips[..., None, None, None], images.flip(-2), images)
         return images
@@ -240,11 +237,6 @@ class Batches:
         if self._flips is not None and self._mirrors[self._view]:
             return self._flips[self._view][rows].bool()
         return None
-
-    def _window_offsets(self) -> Int64[Tensor, " values"]:
-        """Return how far the values of an unpadded image lie from its first one, in a padded image."""
-        rows = torch.arange(self._height, device=self._device)[:, None] * self._row_values
-        return (rows + torch.arange(self._width * self._channels, device=self._device)).flatten()
 
 
 def _on(device: torch.device, tensor: Tensor | None) -> Tensor | None:

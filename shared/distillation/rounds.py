@@ -13,6 +13,7 @@ from shared.distillation.checkpoint import CohortCheckpoint, CohortState
 from shared.distillation.examples import Batches, Examples
 from shared.distillation.nets import Net, TrainedNet
 from shared.distillation.records import NetRecord
+from shared.distillation.side_by_side import Each, one_by_one, side_by_side
 from shared.distillation.stack import NetStack
 from shared.errors import Diverged
 from shared.models.checkpoints import unstack
@@ -77,6 +78,7 @@ class Rounds:
         self._epoch = 0
         self._step = 0
         self._seconds = 0.0
+        self._each: Each = one_by_one(len(stacks))
         # All nets do a block before anyone asks whether to stop, so that they stop at the same step.
         self._block = max(1, _STEPS_BETWEEN_QUESTIONS // len(stacks))
 
@@ -87,6 +89,10 @@ class Rounds:
             Diverged: a loss or a weight is not finite.
             TrainingStopped: `should_stop` said so.
         """
+        with side_by_side(len(self._stacks), self._stacks[0].device) as self._each:
+            self._train(on_epoch, should_stop)
+
+    def _train(self, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> None:
         self._resume()
         now = time.monotonic()
         due = now + self._checkpoint_every_s
@@ -141,16 +147,19 @@ class Rounds:
         return ended + max(self._checkpoint_every_s, 20 * (ended - began))
 
     def _steps(self, end: int) -> None:
-        """Take the steps up to `end` of this epoch, stack by stack: a net's weights stay in the cache."""
-        for stack, lanes in zip(self._stacks, self._lanes, strict=True):
+        """Take the steps up to `end` of this epoch, a stack at a time: a net's weights stay in the cache."""
+
+        def of_stack(place: int) -> None:
             for step in range(self._step, end):
-                stack.step(
-                    self._batches.batch(step, lanes),
+                self._stacks[place].step(
+                    self._batches.batch(step, self._lanes[place]),
                     epoch=self._epoch,
                     step=step,
                     taken=self._epoch * self._batches.steps + step,
                     learning_rate=self._rate(step),
                 )
+
+        self._each(of_stack)
         self._step = end
 
     def _rate(self, step: int) -> float:
@@ -168,7 +177,8 @@ class Rounds:
         accuracies: list[float | None] = [None] * len(self._nets)
         nats = [0.0] * len(self._nets)
         if self._validation is not None:
-            validated = [stack.validate(*self._validation) for stack in self._stacks]
+            images, labels = self._validation
+            validated = self._each(lambda place: self._stacks[place].validate(images, labels))
             accuracies = self._by_net([accuracy.tolist() for accuracy, _ in validated])
             nats = self._by_net([loss.tolist() for _, loss in validated])
         if not all(map(math.isfinite, nats)):

@@ -226,18 +226,21 @@ class NetStack:
     ) -> Float[Tensor, " nets"]:
         losses = logits.new_zeros(len(self.nets))
         for objective, peers, which in self._tasks:
-            labels = batch.labels[which] if batch.labels is not None else None
+            own, labels, teacher = logits, batch.labels, batch.teacher_logits
+            if len(self._tasks) > 1:
+                own = logits[which]
+                labels = labels[which] if labels is not None else None
+                teacher = teacher[which] if teacher is not None else None
             if peers:
-                found = _losses_of_peers(logits[which], labels, objective, taken)
+                found = _losses_of_peers(own, labels, objective, taken)
             else:
-                teacher = batch.teacher_logits[which] if batch.teacher_logits is not None else None
                 # Before a teacher is there the labels are all there is.
                 present = objective if teacher is not None else _without_teacher(objective)
-                found = objective_loss(logits[which], teacher, labels, present, step=taken)
-            losses = losses.index_copy(0, which, found)
+                found = objective_loss(own, teacher, labels, present, step=taken)
+            losses = found if len(self._tasks) == 1 else losses.index_copy(0, which, found)
         for which, terms in self._layer_terms:
-            own = {name: feature[which] for name, feature in features.items()}
-            of_layers = terms.losses(own, batch.pixels[which], step=taken)
+            seen = {name: feature[which] for name, feature in features.items()}
+            of_layers = terms.losses(seen, batch.pixels[which], step=taken)
             if of_layers is not None:
                 losses = losses.index_add(0, which, of_layers)
         return losses
