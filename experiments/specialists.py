@@ -11,7 +11,7 @@ from experiments.teachers import photographs_budget
 from shared.contracts.architectures import Architecture, Cnn, ResNet
 from shared.contracts.reports import SpecialistsReport
 from shared.contracts.specs import SpecialistPlan, SpecialistsSpec, SpecialistTraining, TeacherSpec
-from shared.contracts.training import Budget, Regularisation
+from shared.contracts.training import Budget, Regularisation, TransferSetSpec
 
 SETS = ("tiny-imagenet", "omniglot")
 DATASETS = {"tiny-imagenet": "tiny-imagenet-32-100", "omniglot": "omniglot"}
@@ -55,12 +55,18 @@ def ensemble(form: Form, of: str) -> JobStep:
         "tiny-imagenet": Budget(epochs=form(20, 3), learning_rate=5e-4, precision="bfloat16"),
         "omniglot": Budget(epochs=form(60, 30), learning_rate=3e-4, precision="bfloat16"),
     }
+    rule = REGULARISATION[of]
     spec = SpecialistsSpec(
         name=form.named("specialists", of),
         generalist=before.spec.name,
         dataset=DATASETS[of],
         plan=plans[of],
-        training=SpecialistTraining(budget=budgets[of], regularisation=REGULARISATION[of]),
+        # Shifts and mirrors come with the views that the generalist was asked about.
+        transfer_set=TransferSetSpec(views=form(20, 8), jitter_px=rule.jitter_px, flip=rule.flip),
+        training=SpecialistTraining(
+            budget=budgets[of],
+            regularisation=rule.model_copy(update={"jitter_px": 0, "flip": False}),
+        ),
         seeds=form.seeds,
     )
     return JobStep(f"{of}-specialists", spec, after=(before.name,))
