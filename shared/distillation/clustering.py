@@ -3,6 +3,9 @@
 Source: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 5.3. No true labels are needed.
 """
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Float, Float64
 from numpy.typing import NDArray
@@ -67,7 +70,9 @@ def specialist_sets(
 ) -> tuple[tuple[int, ...], ...]:
     """Return sets of confusable classes: of each cluster of columns the `size` classes nearest to its centre.
 
-    A class may be in several sets, and in none. Sets are made of class indices in ascending order.
+    A class may be in several sets, and in none. No two sets are equal: where the nearest classes to a centre
+    are another's set already, the farthest of them gives way to the next. Sets are made of class indices in
+    ascending order.
 
     Args:
         matrix: of `covariance`.
@@ -76,17 +81,20 @@ def specialist_sets(
         seed: of the first centres and of the order in which columns come.
 
     Raises:
-        ValueError: there are fewer classes than sets, or than a set is to have.
+        ValueError: there are fewer classes than sets, or no more than a set is to have.
     """
     classes = len(matrix)
-    if not 1 <= size <= classes:
+    if not 1 <= size < classes:
         raise ValueError(f"a set of {size} cannot be taken from {classes} classes")
     # Columns at length 1: the column of a class that is never predicted with confidence is short, and would
     # lie near to every centre.
     lengths = np.linalg.norm(matrix, axis=0)
     columns = (matrix / np.where(lengths > 0, lengths, 1)).T
-    centres = online_kmeans(columns, sets, seed=seed)
-    return tuple(_nearest(columns, centre, size) for centre in centres)
+    found: list[tuple[int, ...]] = []
+    for centre in online_kmeans(columns, sets, seed=seed):
+        # Two centres may lie near the same classes; equal specialists would only count twice.
+        found.append(next(one for one in _nearest_first(columns, centre, size) if one not in found))
+    return tuple(found)
 
 
 def _first_centres(points: NDArray[np.float64], clusters: int, generator: np.random.Generator) -> list[int]:
@@ -102,7 +110,11 @@ def _first_centres(points: NDArray[np.float64], clusters: int, generator: np.ran
     return chosen
 
 
-def _nearest(columns: NDArray[np.float64], centre: NDArray[np.float64], size: int) -> tuple[int, ...]:
+def _nearest_first(
+    columns: NDArray[np.float64], centre: NDArray[np.float64], size: int
+) -> Iterator[tuple[int, ...]]:
+    """Yield all sets of so many classes; first the nearest ones, then with the last replaced, and so on."""
     distances = ((columns - centre) ** 2).sum(1)
     # Stable: of classes at one distance the first, on every machine.
-    return tuple(sorted(np.argsort(distances, kind="stable")[:size].tolist()))
+    order = np.argsort(distances, kind="stable").tolist()
+    return (tuple(sorted(one)) for one in itertools.combinations(order, size))
