@@ -113,7 +113,7 @@ def _repair(report: DistillationReport, repair: RepairReport) -> list[str]:
 
 def _size(report: DistillationReport) -> str:
     share = report.teacher_parameters / max(report.student_parameters, 1)
-    stored = f", {report.student_bytes / 1e6:.2f} MB as ONNX" if report.student_bytes is not None else ""
+    stored = f", {words.size(report.student_bytes)} as ONNX" if report.student_bytes is not None else ""
     return (
         f"{report.student_parameters:,} parameters{stored}; the teacher has {report.teacher_parameters:,}, "
         f"{share:.1f} times as many."

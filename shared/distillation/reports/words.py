@@ -34,6 +34,11 @@ def points(share: float) -> str:
     return f"{share * 100:+.2f}"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes in kB (1,000 bytes) or MB."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
 def p_value(value: float) -> str:
     """Return a p-value to three decimals."""
     return "below 0.001" if value < 0.001 else f"{value:.3f}"
