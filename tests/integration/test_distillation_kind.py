@@ -205,8 +205,8 @@ def test_a_prior_for_other_classes_is_refused(bench: Bench):
         bench.distil(bias_repair=BiasRepair(prior=(0.2, 0.3, 0.5)))
 
 
-def test_a_student_of_another_shape_learns_under_its_own_regularisation(bench: Bench):
-    network = Mlp(hidden_units=(16, 8))
+def test_a_convolutional_student_learns_from_a_perceptron_under_its_own_regularisation(bench: Bench):
+    network = Cnn(channels=(4,), hidden_units=8)
     rule = Regularisation(hidden_dropout=0.1, max_norm=1.0)
     report = bench.distil(student=StudentSpec(network=network, regularisation=rule))
     known = Network(network, bench.store.datasets.get("shapes").input, 4)
