@@ -9,7 +9,15 @@ from pydantic import Field
 from shared.contracts.architectures import Architecture
 from shared.contracts.base import Contract, Digest, Name
 from shared.contracts.evaluation import Comparison, Evaluation, NetFigures
-from shared.contracts.specs import DistillationSpec, SpecialistsSpec, SweepSpec, TeacherSpec
+from shared.contracts.specs import (
+    CodistillationSpec,
+    DistillationSpec,
+    MutualSpec,
+    SelfDistillationSpec,
+    SpecialistsSpec,
+    SweepSpec,
+    TeacherSpec,
+)
 from shared.contracts.students import Latency
 
 
@@ -298,7 +306,72 @@ class SpecialistsReport(JobReport):
     """Of the published seed's specialists."""
 
 
+class PeerReport(JobReport):
+    """What kinds report whose nets have no teacher but themselves or each other. Test split, T = 1."""
+
+    dataset_digest: Digest
+    student_version: str
+    parameters: int
+    onnx_bytes: int
+    seed: int
+    """The one published: of the best validation accuracy."""
+    taught: Evaluation
+    untaught: Evaluation
+    """The twin of the same seed: same first weights, hard labels alone."""
+    comparison: Comparison
+    nets: tuple[NetFigures, ...]
+    """Every net that was trained; the published ones are of the arm `taught`."""
+    latency: tuple[Latency, ...]
+    curves: tuple[TrainingCurve, ...]
+
+
+class SelfDistillationReport(PeerReport):
+    """The report of a job of kind `self_distillation`; `taught` is the last generation."""
+
+    kind: Literal["self_distillation"] = "self_distillation"
+    spec: SelfDistillationSpec
+
+
+class MutualReport(PeerReport):
+    """The report of a job of kind `mutual`; `taught` is the first member of each cohort."""
+
+    kind: Literal["mutual"] = "mutual"
+    spec: MutualSpec
+
+
+class ExchangeFigures(Contract):
+    """What a member of a co-distilled cohort took of the others' copies while it trained with one seed."""
+
+    member: int
+    seed: int
+    exchanges: int
+    """Times it looked for copies, those of the burn-in left out."""
+    found_none: int
+    """Times when there was none of any other member."""
+    copies: int
+    """Taken in all."""
+    mean_age_epochs: float | None
+    """Own epoch less the copy's, mean over copies: below 0 where the others were ahead."""
+
+
+class CodistillationReport(PeerReport):
+    """The report of a job of kind `codistillation`; `taught` is the last member."""
+
+    kind: Literal["codistillation"] = "codistillation"
+    spec: CodistillationSpec
+    members: tuple[str, ...]
+    """The child jobs, in the order of the members."""
+    exchanges: tuple[ExchangeFigures, ...]
+
+
 Report = Annotated[
-    TeacherReport | DistillationReport | SweepReport | SpecialistsReport, Field(discriminator="kind")
+    TeacherReport
+    | DistillationReport
+    | SweepReport
+    | SpecialistsReport
+    | SelfDistillationReport
+    | MutualReport
+    | CodistillationReport,
+    Field(discriminator="kind"),
 ]
 """The report of any kind of job, told apart by its `kind`."""

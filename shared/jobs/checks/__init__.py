@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shared.contracts.specs import MADE_BY, JobSpec
 from shared.errors import MadeByAnotherJob
-from shared.jobs.checks import distillation, specialists, sweep, teacher
+from shared.jobs.checks import distillation, peers, specialists, sweep, teacher
 from shared.jobs.checks.distillation import check_distillation
 from shared.jobs.checks.teacher import check_teacher
 from shared.jobs.ports import Catalogue
@@ -19,13 +19,13 @@ __all__ = ["CHECKS", "check", "check_distillation", "check_submitted", "check_te
 CHECKS: Final[dict[str, Callable[[Any, Catalogue], None]]] = {
     "teacher": teacher.check,
     "distillation": distillation.check,
-    "self_distillation": teacher.check,
-    "mutual": teacher.check,
-    "codistillation": teacher.check,
+    "self_distillation": peers.check,
+    "mutual": peers.check,
+    "codistillation": peers.check,
     "specialists": specialists.check,
     "sweep": sweep.check,
     "specialist": teacher.check,
-    "codistillation_member": teacher.check,
+    "codistillation_member": peers.check,
     "sweep_trials": teacher.check,
 }
 """By the spec's `kind`; each takes the spec of that kind."""

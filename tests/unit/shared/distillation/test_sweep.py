@@ -11,6 +11,7 @@ from shared.distillation.sweep import (
     open_study,
     satisfies,
     tell,
+    tell_known,
     trials_wanted,
 )
 
@@ -39,10 +40,10 @@ def storage() -> optuna.storages.BaseStorage:
 
 
 def run(order: SweepSpec, value: Callable[[float], float], *, most: int = 100, kept=None) -> optuna.Study:
-    study = open_study(order, "n", kept or storage())
+    study = open_study("n", kept or storage())
     while trials := next_round(study, order, most):
         for trial in trials:
-            tell(study, trial, [value(trial.objective.temperature)])
+            tell(study, trial.number, [value(trial.objective.temperature)])
     return study
 
 
@@ -51,42 +52,51 @@ def temperatures(study: optuna.Study) -> list[float]:
 
 
 def test_a_grid_asks_for_every_point_once_in_its_order_and_no_more_than_so_many_at_once():
-    study = open_study(GRID, "n", storage())
+    study = open_study("n", storage())
     rounds = []
     while trials := next_round(study, GRID, 4):
         rounds.append(
             [(t.objective.temperature, t.objective.soft_weight, t.objective.hard_weight) for t in trials]
         )
         for trial in trials:
-            tell(study, trial, [0.5])
+            tell(study, trial.number, [0.5])
     points = [(t, 1.0, h) for t in (1.0, 4.0, 20.0) for h in (0.0, 0.5)]
     assert rounds == [points[:4], points[4:]]
     assert trials_wanted(GRID) == 6
 
 
 def test_a_trial_is_worth_its_mean_over_seeds_and_telling_it_twice_changes_nothing():
-    study = open_study(GRID, "n", storage())
+    study = open_study("n", storage())
     trial = next_round(study, GRID, 1)[0]
-    tell(study, trial, [0.25, 0.75])
-    tell(study, trial, [1.0])
+    tell(study, trial.number, [0.25, 0.75])
+    tell(study, trial.number, [1.0])
     assert study.trials[trial.number].value == 0.5
 
 
 def test_trials_of_a_process_that_died_are_taken_up_again_and_told_ones_are_not():
     kept = storage()
-    first = next_round(open_study(GRID, "n", kept), GRID, 4)
-    tell(open_study(GRID, "n", kept), first[0], [0.5])
-    study = open_study(GRID, "n", kept)
+    first = next_round(open_study("n", kept), GRID, 4)
+    tell(open_study("n", kept), first[0].number, [0.5])
+    study = open_study("n", kept)
     assert next_round(study, GRID, 4) == first[1:]
     for trial in first[1:]:
-        tell(study, trial, [0.5])
+        tell(study, trial.number, [0.5])
     assert [trial.number for trial in next_round(study, GRID, 4)] == [4, 5]
+
+
+def test_what_a_process_found_out_before_it_died_is_told_by_the_next():
+    kept = storage()
+    trials = next_round(open_study("n", kept), GRID, 4)
+    study = open_study("n", kept)
+    tell_known(study, {0: [0.25], 2: [0.75], 5: [1.0]})
+    assert next_round(study, GRID, 4) == (trials[1], trials[3])
+    assert [trial.value for trial in study.trials] == [0.25, None, 0.75, None]
 
 
 @pytest.mark.parametrize("order", [GRID, TPE])
 def test_a_trial_whose_process_died_while_it_was_asked_for_costs_no_point(order: SweepSpec):
     kept = storage()
-    study = open_study(order, "n", kept)
+    study = open_study("n", kept)
     if order is GRID:  # queued, and popped without its parameters
         study.enqueue_trial({"temperature": 1.0, "soft_weight": 1.0, "hard_weight": 0.0})
     kept.create_new_trial(study._study_id)
@@ -110,9 +120,9 @@ def test_tpe_looks_where_it_pays_and_gets_as_many_trials_as_asked():
 def test_a_repeated_sweep_tries_the_same_points_even_if_it_was_interrupted():
     whole = temperatures(run(TPE, lambda t: -abs(t - 4.0)))
     kept = storage()
-    study = open_study(TPE, "n", kept)
+    study = open_study("n", kept)
     for trial in next_round(study, TPE, 100):
-        tell(study, trial, [-abs(trial.objective.temperature - 4.0)])
+        tell(study, trial.number, [-abs(trial.objective.temperature - 4.0)])
     next_round(study, TPE, 100)  # asked for, then its process died
     assert temperatures(run(TPE, lambda t: -abs(t - 4.0), kept=kept)) == whole
     other = TPE.model_copy(update={"seeds": (7, 8)})
