@@ -32,7 +32,7 @@ class TeacherFeatures:
         bf16: run the products in bfloat16.
 
     Raises:
-        TeacherNotLoadable: it has more than one net: the layers of several are not one layer.
+        TeacherNotLoadable: it is more than one net: the layers of several are not one layer.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class TeacherFeatures:
     ) -> None:
         if description.members != 1:
             raise TeacherNotLoadable(description.name, f"it is an ensemble of {description.members} nets")
+        if description.specialists is not None:
+            raise TeacherNotLoadable(description.name, "it is a generalist with specialists, not one net")
         self.digest = description.digest
         self.network = Network(
             description.architecture, description.preprocessing.input, len(description.classes)
