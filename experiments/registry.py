@@ -13,6 +13,8 @@ from experiments import (
     mnist_omit_3,
     mnist_only_7_8,
     mnist_temperature,
+    mutual,
+    self_distillation,
     specialists,
     specialists_distilled,
 )
@@ -32,6 +34,8 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
         specialists_distilled,
         linear,
         cifar10,
+        self_distillation,
+        mutual,
         hints,
     )
 }

@@ -33,6 +33,8 @@ def test_there_is_every_row_of_the_table():
         "specialists-distilled",
         "linear",
         "cifar10",
+        "self",
+        "mutual",
         "hints",
     ]
 
