@@ -196,7 +196,7 @@ def test_every_order_of_the_documentation_is_one(page: str):
 
 
 def test_no_order_of_a_page_goes_unread():
-    assert len(orders("README.md")) == 3
+    assert len(orders("README.md")) == 4
     assert len(orders(METHOD)) == len(re.findall(r'^\{"kind"', text_of(METHOD), re.MULTILINE))
 
 
