@@ -1,13 +1,15 @@
 """A whole sweep: one transfer set, trials on a real Redis, a report, a student; in process, no worker."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import redis
 
 from services.worker.kinds import sweep, sweep_trials
-from services.worker.kinds.registry import RUNNERS
+from services.worker.kinds.registry import RUNNERS, run
 from services.worker.stages.context import JobWaits
 from shared.contracts.architectures import Mlp
 from shared.contracts.jobs import JobResult
@@ -16,6 +18,7 @@ from shared.contracts.specs import FloatRange, SweepConstraint, SweepSpec
 from shared.contracts.training import Budget
 from shared.errors import InvalidRange, TeacherDoesNotTemper
 from tests.support.kinds import Bench, SharpTeacher, one_thread
+from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 
@@ -32,13 +35,45 @@ SPEC = SweepSpec(
 )
 
 
-@pytest.fixture
-def bench(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    bench = Bench(tmp_path, monkeypatch, redis_url=redis_url, checkpoint_s=0)
+@contextmanager
+def bench_at(state_dir: Path, redis_url: str, patch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(state_dir, patch, redis_url=redis_url, checkpoint_s=0)
     bench.publish_teacher()
-    monkeypatch.setattr(sweep, "TeacherClient", SharpTeacher)
+    patch.setattr(sweep, "TeacherClient", SharpTeacher)
     with one_thread():
         yield bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with bench_at(tmp_path, redis_url, monkeypatch) as bench:
+        yield bench
+
+
+@dataclass(frozen=True)
+class Swept:
+    """`SPEC`, run once as job j-1 for all tests that only look at what came of it."""
+
+    bench: Bench
+    result: JobResult
+    report: SweepReport
+    asked_before_the_children: int
+    asked_in_all: int
+    studies_left: list[bytes]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Swept]:
+    redis_server.flush()
+    state_dir = tmp_path_factory.mktemp("swept")
+    with pytest.MonkeyPatch.context() as patch, bench_at(state_dir, redis_server.url, patch) as bench:
+        with pytest.raises(JobWaits):
+            run(bench.context("j-1", SPEC))
+        asked = SharpTeacher.asked
+        result = bench.run("j-1", SPEC)
+        with redis.Redis.from_url(redis_server.url) as client:
+            left = [key for key in client.scan_iter("imago:study:*") if client.type(key) == b"list"]
+        yield Swept(bench, result, report_of(bench, "j-1"), asked, SharpTeacher.asked, left)
 
 
 def report_of(bench: Bench, job_id: str) -> SweepReport:
@@ -49,10 +84,9 @@ def spec(**changes: object) -> SweepSpec:
     return SPEC.model_copy(update=changes)
 
 
-def test_a_grid_is_swept_for_each_network_and_the_best_becomes_a_student(bench: Bench, redis_url: str):
-    result = bench.run("j-1", SPEC)
-    report = report_of(bench, "j-1")
-    # The parent runs twice: until it has made its children, and when both have ended.
+def test_a_grid_is_swept_for_each_network_and_the_best_becomes_a_student(swept: Swept):
+    bench, result, report = swept.bench, swept.result, swept.report
+    # The parent runs until it has made its children, and again when both have ended.
     assert bench.runs == ["j-1", "j-1-000", "j-1-001", "j-1"]
     for one in report.networks:
         points = {(t.temperature, t.soft_weight, t.hard_weight) for t in one.trials}
@@ -79,13 +113,11 @@ def test_a_grid_is_swept_for_each_network_and_the_best_becomes_a_student(bench: 
     assert card.comparison == report.comparison
     assert card.evaluation == report.taught
     assert {"model.onnx", "report.json", "report.md", "temperature-validation.png"} <= set(card.files)
-    with redis.Redis.from_url(redis_url) as client:
-        assert not [key for key in client.scan_iter("imago:study:*") if client.type(key) == b"list"]
+    assert not swept.studies_left
 
 
-def test_the_verdict_compares_with_the_untaught_twins_of_the_chosen_network(bench: Bench):
-    bench.run("j-1", SPEC)
-    report = report_of(bench, "j-1")
+def test_the_verdict_compares_with_the_untaught_twins_of_the_chosen_network(swept: Swept):
+    report = swept.report
     chosen = report.networks[report.chosen]
     seeds = report.comparison.seeds
     assert tuple(one.untaught_accuracy for one in seeds) == pytest.approx(chosen.untaught_test_accuracies)
@@ -97,15 +129,10 @@ def test_the_verdict_compares_with_the_untaught_twins_of_the_chosen_network(benc
     assert report.taught.accuracy == pytest.approx(chosen.best_trial.test_accuracies[served])
 
 
-def test_the_teacher_is_asked_about_the_transfer_set_once_and_nothing_by_the_children(bench: Bench):
-    context = bench.context("j-1", SPEC)
-    with pytest.raises(JobWaits):
-        sweep.sweep(context, SPEC)
-    asked = SharpTeacher.asked
-    assert asked == 200 + 60 + 80
-    bench.run("j-1", SPEC)
-    assert SharpTeacher.asked == asked
-    assert report_of(bench, "j-1").cost.teacher_rows == asked
+def test_the_teacher_is_asked_about_each_image_once_and_nothing_by_the_children(swept: Swept):
+    assert swept.asked_before_the_children == 200 + 60 + 80
+    assert swept.asked_in_all == swept.asked_before_the_children
+    assert swept.report.cost.teacher_rows == swept.asked_before_the_children
 
 
 def test_a_teacher_that_is_replaced_while_the_children_train_is_not_the_one_that_is_reported(bench: Bench):
@@ -210,8 +237,8 @@ def test_a_round_that_was_on_disk_and_not_told_is_told_and_not_trained_again(ben
     assert len(rounds) == 2
 
 
-def test_the_test_labels_decide_nothing(bench: Bench):
-    bench.run("j-1", SPEC)
+def test_the_test_labels_decide_nothing(swept: Swept, monkeypatch: pytest.MonkeyPatch):
+    bench = swept.bench
     images = bench.store.datasets.load("quarters", "test")
     wrong = (images.labels + 1) % 4
     real = bench.store.datasets.load
@@ -220,16 +247,16 @@ def test_the_test_labels_decide_nothing(bench: Bench):
         found = real(name, split)
         return type(found)(found.images, wrong) if split == "test" else found
 
-    bench.monkeypatch.setattr(bench.store.datasets, "load", other_labels)
+    monkeypatch.setattr(bench.store.datasets, "load", other_labels)
     bench.run("j-2", SPEC)
-    first, second = report_of(bench, "j-1"), report_of(bench, "j-2")
+    first, second = swept.report, report_of(bench, "j-2")
     assert first.teacher.accuracy != second.teacher.accuracy
     assert [(n.best, n.seed) for n in first.networks] == [(n.best, n.seed) for n in second.networks]
     assert first.chosen == second.chosen
 
 
-def test_the_report_draws_accuracy_against_temperature_and_lists_every_trial(bench: Bench):
-    bench.run("j-1", SPEC)
+def test_the_report_draws_accuracy_against_temperature_and_lists_every_trial(swept: Swept):
+    bench = swept.bench
     page = bench.store.job("j-1").report_md.read_text()
     assert page.startswith("# Sweep small\n\n**mlp 24** at T = ")
     assert "![Validation accuracy against temperature](temperature-validation.png)" in page
