@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from experiments.registry import EXPERIMENTS
 from shared.contracts import architectures, evaluation, reports, specs, training
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetView, SplitCounts
 from shared.contracts.images import ImageInput, Preprocessing
@@ -277,6 +278,13 @@ def test_every_figure_of_a_report_has_a_line():
     figures -= IDENTITIES | {"torch", "imago"}  # versions
     text = section(METHOD, "Reading a report")
     assert {figure for figure in figures if f"`{figure}`" not in text} == set()
+
+
+def test_every_experiment_that_the_method_names_can_be_run():
+    told = re.findall(r"Experiment[^:.]*:((?:\s+`[\w-]+`,?)+)\.", text_of(METHOD))
+    names = {name for names in told for name in re.findall(r"`([\w-]+)`", names)}
+    assert len(told) == text_of(METHOD).count("Experiment:") + text_of(METHOD).count("Experiment,")
+    assert names - EXPERIMENTS.keys() == set()
 
 
 def test_every_verdict_is_explained():
