@@ -53,7 +53,7 @@ def spoken_paper(form: Form) -> JobStep:
         "ensemble",
         "paper",
         transfer_set=TransferSetSpec(),
-        budget=recipes.digits_budget(form(40, 16)),
+        budget=teachers.spoken_budget(form(40, 16)),
         objective=Objective(temperature=teachers.SPOKEN_TEMPERATURE, soft_weight=0.5, hard_weight=0.5),
     )
 

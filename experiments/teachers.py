@@ -53,17 +53,26 @@ def mnist_better(form: Form) -> JobStep:
 
 
 def spoken(form: Form) -> JobStep:
-    """Return the ensemble on frames of spoken digits: 10 nets (6 reduced), a seed each."""
+    """Return the ensemble on frames of spoken digits: 10 nets (6 reduced), a seed each.
+
+    Without dropout, as the student is: one net of the ensemble is then what the distilled one is compared
+    with. With dropout of 0.1 and 0.3 six nets made 90.4 % each and 90.8 % together: too little to share out.
+    """
     spec = TeacherSpec(
         name=form.named("teacher", "spoken"),
         dataset="spoken-digits",
         architecture=SPOKEN_NET,
-        regularisation=Regularisation(input_dropout=0.1, hidden_dropout=0.3),
-        budget=Budget(epochs=form(40, 16), batch_size=256, precision="bfloat16"),
+        regularisation=Regularisation(),
+        budget=spoken_budget(form(40, 16)),
         seeds=tuple(range(100, 100 + form(10, 6))),
         merge="arithmetic",
     )
     return JobStep(SPOKEN, spec)
+
+
+def spoken_budget(epochs: int) -> Budget:
+    """Return the budget on frames of spoken digits; hard labels overfit there, so the best epoch is kept."""
+    return Budget(epochs=epochs, batch_size=256, precision="bfloat16")
 
 
 def cifar10(form: Form) -> JobStep:
