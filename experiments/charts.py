@@ -1,4 +1,4 @@
-"""Draws an experiment's figures as PNG: its own chart, or a bar a figure with a dot a seed.
+"""Draws an experiment's figures as PNG: its own chart, or a row a figure with its mean, spread and seeds.
 
 Needs matplotlib, which the extra `worker` brings; it is imported when something is drawn.
 """
@@ -12,7 +12,7 @@ from experiments.result import Chart, ExperimentResult, Figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BAR, _DOT, _PUBLISHED = "#9ecae1", "#08519c", "#d95f02"
+_MEAN, _SEED, _PUBLISHED = "#08519c", "#9ecae1", "#d95f02"
 
 
 def png(result: ExperimentResult) -> bytes:
@@ -31,7 +31,7 @@ def png(result: ExperimentResult) -> bytes:
         drawing = Drawing(figsize=(9, 0.9 + 0.55 * sum(heights) + 0.5 * len(units)), layout="constrained")
         panels = drawing.subplots(len(units), squeeze=False, height_ratios=heights)
         for unit, axes in zip(units, panels[:, 0], strict=True):
-            _bars(axes, [figure for figure in result.finding.figures if figure.unit == unit], unit)
+            _rows(axes, [figure for figure in result.finding.figures if figure.unit == unit], unit)
         panels[0, 0].set_title(result.title)
     written = BytesIO()
     metadata: dict[str, Any] = {"Software": None}  # its version would change the bytes
@@ -39,26 +39,22 @@ def png(result: ExperimentResult) -> bytes:
     return written.getvalue()
 
 
-def _bars(axes: "Axes", figures: list[Figure], unit: str) -> None:
-    places = range(len(figures))
-    axes.barh(places, [figure.mean for figure in figures], color=_BAR, height=0.6, label="ours, mean")
-    for place, figure in zip(places, figures, strict=True):
-        axes.plot(figure.values, [place] * len(figure.values), "o", color=_DOT, ms=4, label="ours, a seed")
+def _rows(axes: "Axes", figures: list[Figure], unit: str) -> None:
+    for place, figure in enumerate(figures):
+        if len(figure.values) > 1:
+            axes.plot(figure.values, [place] * len(figure.values), "o", color=_SEED, ms=5, label="ours, each")
+        spread = figure.spread if len(figure.values) > 1 else None
+        axes.errorbar(figure.mean, place, xerr=spread, fmt="|", ms=14, mew=2, color=_MEAN, label="ours, mean")
         if figure.published is not None:
             axes.plot(figure.published, place, "D", color=_PUBLISHED, ms=7, label="published")
-    axes.set_yticks(places, [textwrap.fill(figure.label, 38) for figure in figures], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_yticks(range(len(figures)), [textwrap.fill(figure.label, 38) for figure in figures], fontsize=8)
+    axes.set_ylim(len(figures) - 0.5, -0.5)
     axes.set_xlabel(unit)
-    shown = [v for f in figures for v in (*f.values, *([f.published] if f.published is not None else []))]
-    # Accuracies lie close together far from 0.
-    if shown and min(shown) > 0.6 * max(shown):
-        margin = 0.15 * (max(shown) - min(shown) or 1.0)
-        axes.set_xlim(min(shown) - 2 * margin, max(shown) + margin)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    axes.legend(once.values(), once.keys(), fontsize=7, loc="best")
+    axes.legend(once.values(), once.keys(), fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _lines(axes: "Axes", chart: Chart) -> None:

@@ -69,12 +69,13 @@ nothing is chosen.
 def markdown(result: ExperimentResult, notes: str = "") -> str:
     """Return an experiment's page, ending in a newline."""
     finding, machine = result.finding, result.machine
+    reached = "" if finding.reached is None else f"**{_VERDICTS[finding.reached].capitalize()}.** "
     devices = "; ".join(machine.devices) or "in this process"
     torch = f", torch {machine.torch}" if machine.torch else ""
     sections = [
         f"# {result.title}",
         f"`{result.name}`, {result.form} form. Source: {result.source}.",
-        f"**To reach**: {result.to_reach}. **{_VERDICTS[finding.reached].capitalize()}.** {finding.verdict}",
+        f"**To reach**: {result.to_reach}. {reached}{finding.verdict}",
         f"![{result.title}]({result.name}.png)",
         "## Published",
         _table(("", "figure"), [(one.label, one.figure) for one in result.published])

@@ -60,7 +60,7 @@ class Series(Contract):
 
 
 class Chart(Contract):
-    """Lines over a common axis. Without a chart an experiment's figures are drawn as bars."""
+    """Lines over a common axis. Without a chart an experiment's figures are drawn, a row each."""
 
     title: str
     x_label: str

@@ -10,7 +10,7 @@ from experiments.result import Chart
 from tests.unit.experiments.examples import CHART, result
 
 
-@pytest.mark.parametrize("chart", [None, CHART], ids=["bars", "lines"])
+@pytest.mark.parametrize("chart", [None, CHART], ids=["rows", "lines"])
 def test_a_result_is_drawn_as_png_and_always_the_same(chart: Chart | None):
     drawn = charts.png(result(chart))
     with Image.open(io.BytesIO(drawn)) as image:

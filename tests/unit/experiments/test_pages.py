@@ -37,6 +37,10 @@ def test_what_was_not_reached_is_said_as_plainly():
     assert "**Not reached.**" in pages.markdown(result(reached=False))
 
 
+def test_where_nothing_is_to_be_reached_the_verdict_stands_alone():
+    assert "**To reach**: distilled ≤ 74 errors. It is reached." in pages.markdown(result(reached=None))
+
+
 def test_a_bar_in_a_label_does_not_break_the_table():
     assert "| untaught &#124; twin | 98.50 % |" in pages.markdown(result())
 
