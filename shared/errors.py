@@ -196,7 +196,7 @@ class InputMismatch(InvalidRequest):
 class LabelsMissing(InvalidRequest):
     """Labels are asked for and the dataset has none."""
 
-    remedy = "Add labels to the dataset, or set hard_weight to 0 and give a labelled validation set."
+    remedy = "Add labels: a verdict is reached against a net that learns from them."
 
     def __init__(self, dataset: str, needed_for: str) -> None:
         super().__init__(f"dataset {dataset!r} has no labels, which {needed_for} needs")

@@ -87,7 +87,8 @@ class MutualSpec(Contract):
     members: int = Field(default=2, ge=2, le=16)
     temperature: Temperature = 1.0
     soft_weight: float = Field(default=1.0, gt=0)
-    hard_weight: float = Field(default=1.0, ge=0)
+    hard_weight: float = Field(default=1.0, gt=0)
+    """Without hard labels the members would learn to agree, and nothing of the classes."""
     budget: Budget = Budget()
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
 
@@ -111,7 +112,8 @@ class CodistillationSpec(Contract):
     """Epochs on hard labels alone before the others' copies count."""
     temperature: Temperature = 1.0
     soft_weight: float = Field(default=1.0, gt=0)
-    hard_weight: float = Field(default=1.0, ge=0)
+    hard_weight: float = Field(default=1.0, gt=0)
+    """Without hard labels the members would learn to agree, and nothing of the classes."""
     budget: Budget = Budget()
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
 

@@ -62,7 +62,7 @@ class JobService:
         return self._store.list(state, kind, cursor, limit, parent)
 
     def cancel(self, job_id: str) -> JobView:
-        """Cancel the job and its unfinished children, at once where no worker runs them, or else in seconds."""
+        """Cancel the job and its unfinished children, at once where no worker runs them, else in seconds."""
         return self._store.request_cancel(job_id)
 
     def events(self, job_id: str, after: str | None = None, limit: int = 1000) -> Sequence[JobEvent]:

@@ -41,11 +41,6 @@ def check_peers(spec: SelfDistillationSpec | MutualSpec | CodistillationSpec, da
     if isinstance(spec, SelfDistillationSpec):
         _check_generations(spec, dataset)
         return
-    if spec.hard_weight == 0:
-        raise InvalidRequest(
-            "with hard_weight 0 the members would learn to agree, and nothing of the classes",
-            remedy="Set hard_weight above 0.",
-        )
     if isinstance(spec, CodistillationSpec):
         _check_exchange(spec)
 

@@ -48,8 +48,7 @@ def check_sweep(spec: SweepSpec, dataset: DatasetView, teacher: TeacherDescripti
     if dataset.manifest is not None:
         need_labels(spec.dataset, dataset.manifest, "a trial's accuracy")
         need_fit(spec.dataset, dataset.manifest, spec.teacher, teacher)
-    hard = max(_ends(spec.hard_weights)) > 0
-    check_transfer_set(spec, dataset.manifest, labels_for="a hard weight above 0" if hard else None)
+    check_transfer_set(spec, dataset.manifest, labels_for="the untaught twin")
 
 
 def check_ranges(spec: SweepSpec) -> None:
