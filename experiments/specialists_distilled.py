@@ -8,7 +8,8 @@ Estimated: 3 + 3 minutes on Omniglot and, in the full form alone, on Tiny ImageN
 
 from experiments import specialists
 from experiments.experiment import Experiment, Form, JobStep, Outcomes, Step, accuracies
-from experiments.result import Figure, Finding
+from experiments.paired import paired_interval
+from experiments.result import Figure, Finding, Table
 from experiments.teachers import photographs_budget
 from shared.contracts.specs import DistillationSpec
 from shared.contracts.training import Budget, Objective, StudentSpec, TransferSetSpec
@@ -60,9 +61,15 @@ def steps(form: Form) -> list[Step]:
 
 
 def summarise(outcomes: Outcomes) -> Finding:
-    """Say which share of the specialists' gain over the generalist the student keeps."""
+    """Say which share of the specialists' gain the student keeps, and whether it takes specialists.
+
+    A new net of the generalist's shape may beat the generalist whoever teaches it: the control is the student
+    that the generalist alone taught, compared seed by seed.
+    """
     figures: list[Figure] = []
+    headlines: list[str] = []
     said: list[str] = []
+    rows: list[tuple[str, ...]] = []
     reached = []
     for of in sets_of(outcomes.form):
         alone, together, report = specialists.gain(outcomes, of)
@@ -79,23 +86,86 @@ def summarise(outcomes: Outcomes) -> Finding:
         )
         untaught = accuracies(f"{words}: untaught", outcomes.nets(f"{of}-student", "untaught"))
         figures += [alone, together, teacher, one, control, untaught]
-        gained = teacher.mean - alone.mean
-        if gained <= 0:
-            reached.append(False)
-            said.append(f"{words}: the specialists gained nothing ({gained:+.2f} points) that could be kept")
-            continue
-        kept = 100 * (one.mean - alone.mean) / gained
-        reached.append(kept >= BAR)
-        said.append(
-            f"{words}: {alone.mean:.2f} → {teacher.mean:.2f} → {one.mean:.2f} % ({kept:.0f} % of the gain; "
-            f"taught by the generalist alone {control.mean:.2f} %, untaught {untaught.mean:.2f} %)"
+        kept, kept_by_control = (share_kept(net, alone, teacher) for net in (one, control))
+        reached.append(kept is not None and kept >= BAR)
+        interval = paired_interval(one.values, control.values)
+        headlines.append(
+            f"{words}: {alone.mean:.2f} → {teacher.mean:.2f} → {one.mean:.2f} % ({_share(kept)} of the gain), "
+            f"taught by the generalist alone {control.mean:.2f} % ({_share(kept_by_control)})"
         )
+        said.append(f"{words}: {_gain_words(alone, teacher, one, kept)}; {_control_words(control, interval)}")
+        rows += _rows(words, one, control, interval)
+    bar = f"{BAR:.0f} % of the gain {'reached' if any(reached) else 'not reached'}"
     return Finding(
         figures=tuple(figures),
-        headline="; ".join(said),
+        headline="; ".join(headlines),
         reached=any(reached),
-        verdict=f"{'; '.join(said)}. {BAR:.0f} % {'reached' if any(reached) else 'not reached'}.",
+        verdict=f"{'. '.join(said)}. {bar}.",
+        tables=(
+            Table(
+                title="Taught by generalist and specialists, and by the generalist alone",
+                columns=("set", "seed", "by both", "by the generalist alone", "difference (points)"),
+                rows=tuple(rows),
+            ),
+        ),
     )
+
+
+def share_kept(net: Figure, alone: Figure, teacher: Figure) -> float | None:
+    """Return which share of the teacher's gain over the generalist a net has, in per cent.
+
+    None where the teacher gained nothing that could be kept.
+    """
+    gained = teacher.mean - alone.mean
+    return 100 * (net.mean - alone.mean) / gained if gained > 0 else None
+
+
+def _share(kept: float | None) -> str:
+    return "nothing" if kept is None else f"{kept:.0f} %"
+
+
+def _gain_words(alone: Figure, teacher: Figure, one: Figure, kept: float | None) -> str:
+    gained = teacher.mean - alone.mean
+    if kept is None:
+        return f"the specialists gained nothing that could be kept ({gained:+.2f} points)"
+    return (
+        f"of the specialists' {gained:+.2f} points over the generalist ({alone.mean:.2f} → "
+        f"{teacher.mean:.2f} %) the student keeps {kept:.0f} % ({one.mean:.2f} %)"
+    )
+
+
+def _control_words(control: Figure, interval: tuple[float, float, float]) -> str:
+    mean, low, high = interval
+    if low > 0:
+        judged = "it beats the student"
+    elif high < 0:
+        judged = "it is worse than the student"
+    else:
+        judged = "it does not beat the student"
+    as_well = "" if low > 0 else ": that one does as well, so the specialists are not what it learned it from"
+    return (
+        f"{judged} taught by the generalist alone ({control.mean:.2f} %), the difference being {mean:+.2f} "
+        f"points (95 % interval {low:+.2f} to {high:+.2f}, {len(control.values)} seeds in pairs){as_well}"
+    )
+
+
+def _rows(
+    words: str, one: Figure, control: Figure, interval: tuple[float, float, float]
+) -> list[tuple[str, ...]]:
+    mean, low, high = interval
+    return [
+        *(
+            (words, str(seed), f"{mine:.2f} %", f"{its:.2f} %", f"{mine - its:+.2f}")
+            for seed, mine, its in zip(one.seeds, one.values, control.values, strict=True)
+        ),
+        (
+            words,
+            "mean",
+            f"{one.mean:.2f} %",
+            f"{control.mean:.2f} %",
+            f"{mean:+.2f} (95 % interval {low:+.2f} to {high:+.2f})",
+        ),
+    ]
 
 
 EXPERIMENT = Experiment(
