@@ -90,10 +90,13 @@ def summarise(outcomes: Outcomes) -> Finding:
         reached.append(kept is not None and kept >= BAR)
         interval = paired_interval(one.values, control.values)
         headlines.append(
-            f"{words}: {alone.mean:.2f} → {teacher.mean:.2f} → {one.mean:.2f} % ({_share(kept)} of the gain), "
-            f"taught by the generalist alone {control.mean:.2f} % ({_share(kept_by_control)})"
+            f"{words}: {alone.mean:.2f} → {teacher.mean:.2f} → {one.mean:.2f} % "
+            f"({_share(kept)}); taught by the generalist alone {control.mean:.2f} % ({_share(kept_by_control)})"
         )
-        said.append(f"{words}: {_gain_words(alone, teacher, one, kept)}; {_control_words(control, interval)}")
+        said.append(
+            f"{words}: {_gain_words(alone, teacher, one, kept)}; "
+            f"{_control_words(control, interval, kept_by_control)}"
+        )
         rows += _rows(words, one, control, interval)
     bar = f"{BAR:.0f} % of the gain {'reached' if any(reached) else 'not reached'}"
     return Finding(
@@ -121,7 +124,7 @@ def share_kept(net: Figure, alone: Figure, teacher: Figure) -> float | None:
 
 
 def _share(kept: float | None) -> str:
-    return "nothing" if kept is None else f"{kept:.0f} %"
+    return "no gain to keep" if kept is None else f"{kept:.0f} % of the gain"
 
 
 def _gain_words(alone: Figure, teacher: Figure, one: Figure, kept: float | None) -> str:
@@ -134,18 +137,21 @@ def _gain_words(alone: Figure, teacher: Figure, one: Figure, kept: float | None)
     )
 
 
-def _control_words(control: Figure, interval: tuple[float, float, float]) -> str:
+def _control_words(control: Figure, interval: tuple[float, float, float], kept: float | None) -> str:
     mean, low, high = interval
     if low > 0:
-        judged = "it beats the student"
+        judged = "it beats the student taught by the generalist alone"
+        follows = ""
     elif high < 0:
-        judged = "it is worse than the student"
+        judged = "it is worse than the student taught by the generalist alone"
+        follows = ": what the specialists add did not help it"
     else:
-        judged = "it does not beat the student"
-    as_well = "" if low > 0 else ": that one does as well, so the specialists are not what it learned it from"
+        judged = "it does not beat the student taught by the generalist alone"
+        follows = ": the control does as well, so nothing here is shown to come from the specialists"
+    share = "" if kept is None else f", {kept:.0f} % of that gain"
     return (
-        f"{judged} taught by the generalist alone ({control.mean:.2f} %), the difference being {mean:+.2f} "
-        f"points (95 % interval {low:+.2f} to {high:+.2f}, {len(control.values)} seeds in pairs){as_well}"
+        f"{judged} ({control.mean:.2f} %{share}), paired by seed {mean:+.2f} points (95 % interval "
+        f"{low:+.2f} to {high:+.2f}, {len(control.values)} seeds){follows}"
     )
 
 
