@@ -10,6 +10,9 @@ from shared.contracts.base import Contract
 
 Values = tuple[float, ...]
 
+ENOUGH_SEEDS = 3
+"""Of students; a page says where there are fewer."""
+
 
 class Published(Contract):
     """A published figure: what it is of, and the figure as it was printed."""
@@ -127,6 +130,10 @@ class StepRun(Contract):
     seconds: float
     teacher_rows: int
     """Rows that a teacher was asked about."""
+    ended_at: datetime | None = None
+    """None in results of before this was noted."""
+    found: bool | None = None
+    """Whether an earlier run had asked for the job, perhaps at another commit; None as above."""
 
 
 class ExperimentResult(Contract):
@@ -147,5 +154,11 @@ class ExperimentResult(Contract):
     steps: tuple[StepRun, ...]
     machine: Machine
     commit: str
+    """At which figures were read and the page was written; jobs that were found again are older."""
     command: str
     finished_at: datetime
+
+    @property
+    def few_seeds(self) -> bool:
+        """Whether students were trained with fewer seeds than a spread needs."""
+        return 0 < len(self.seeds) < ENOUGH_SEEDS

@@ -75,10 +75,18 @@ def run(experiment: Experiment, form: Form, api: Api, teller: Teller, *, command
             computed[step.name] = importlib.import_module(step.module).run(form)
             seconds = time.perf_counter() - began
             runs.append(
-                StepRun(step=step.name, kind="computation", job_id=None, seconds=seconds, teacher_rows=0)
+                StepRun(
+                    step=step.name,
+                    kind="computation",
+                    job_id=None,
+                    seconds=seconds,
+                    teacher_rows=0,
+                    ended_at=datetime.now(UTC),
+                    found=False,
+                )
             )
             continue
-        job = _ended(step, ended, api, teller)
+        job, found = _ended(step, ended, api, teller)
         ended[step.name] = job
         report = reports[step.name] = api.report(job.id)
         runs.append(
@@ -88,6 +96,8 @@ def run(experiment: Experiment, form: Form, api: Api, teller: Teller, *, command
                 job_id=job.id,
                 seconds=_seconds(job),
                 teacher_rows=report.cost.teacher_rows,
+                ended_at=job.finished_at,
+                found=found,
             )
         )
     return ExperimentResult(
@@ -135,13 +145,15 @@ def datasets_of(experiment: Experiment, form: Form) -> set[str]:
     return {step.spec.dataset for step in experiment.steps(form) if isinstance(step, JobStep)}
 
 
-def _ended(step: JobStep, ended: dict[str, JobView], api: Api, teller: Teller) -> JobView:
-    job = find(step, ended, api)
-    if job is None:
+def _ended(step: JobStep, ended: dict[str, JobView], api: Api, teller: Teller) -> tuple[JobView, bool]:
+    """Return the step's job at its end, and whether it was there before."""
+    before = find(step, ended, api)
+    if before is None:
         job = api.submit(step.spec)
     else:
+        job = before
         teller.found(job)
-    return job if job.state is JobState.SUCCEEDED else teller.watch(job)
+    return job if job.state is JobState.SUCCEEDED else teller.watch(job), before is not None
 
 
 def _all(api: Api, kind: str) -> Iterator[JobView]:

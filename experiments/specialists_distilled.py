@@ -91,7 +91,8 @@ def summarise(outcomes: Outcomes) -> Finding:
         interval = paired_interval(one.values, control.values)
         headlines.append(
             f"{words}: {alone.mean:.2f} → {teacher.mean:.2f} → {one.mean:.2f} % "
-            f"({_share(kept)}); taught by the generalist alone {control.mean:.2f} % ({_share(kept_by_control)})"
+            f"({_share(kept)}); taught by the generalist alone {control.mean:.2f} % "
+            f"({_share(kept_by_control)})"
         )
         said.append(
             f"{words}: {_gain_words(alone, teacher, one, kept)}; "

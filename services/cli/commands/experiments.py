@@ -13,7 +13,7 @@ from rich.console import Console
 from experiments import charts, pages
 from experiments.experiment import SEEDS, Experiment, Form, Step
 from experiments.registry import EXPERIMENTS
-from experiments.result import ExperimentFacts, ExperimentResult
+from experiments.result import ENOUGH_SEEDS, ExperimentFacts, ExperimentResult
 from experiments.runner import datasets_of
 from experiments.runner import run as run_experiment
 from services.cli import watch
@@ -111,6 +111,8 @@ def _run(
 ) -> ExperimentResult:
     said.print(f"\n{experiment.name}, {form.name} form: {experiment.title}", style="bold", markup=False)
     _check_datasets(experiment, form, client)
+    if len(form.seeds) < ENOUGH_SEEDS:
+        said.print(f"   fewer than {ENOUGH_SEEDS} seeds: the page will say so", markup=False)
     result = run_experiment(experiment, form, client, _Told(client, said), command=_command(experiment, form))
     for path in pages.write(out, result, charts.png(result)):
         said.print(f"   {path}", markup=False, soft_wrap=True)
