@@ -63,8 +63,8 @@ run through the public API, on a running stack or on one of its own, from the da
 A job that succeeded with the same spec is found again, so an interrupted run goes on where it was. Each run
 writes `NAME.json`, and from it `NAME.md`, `NAME.png` and this page; `{NOTES}/NAME.md` is a person's and goes
 into the page. Figures are means over seeds ± the standard deviation over seeds, on the test split; where
-there are fewer than {ENOUGH_SEEDS} seeds it is said. A page names the commit at which it was written, and says of
-each job when it ended and whether it was found again.
+there are fewer than {ENOUGH_SEEDS} seeds it is said. A page names the commit at which it was written, and
+says of each job when it ended and whether it was found again.
 No job chooses anything by test labels. The recipes were settled on earlier runs whose test errors were seen,
 and where an experiment has several forms the best of them counts for "reached"; the page gives each.
 

@@ -48,6 +48,10 @@ def page(report: SpecialistsReport) -> list[str]:
         "The correction is log((1 - s) / s) for the natural share s of a specialist's classes: half of what "
         "it was trained on is special. Validation accuracies are over its own classes and the rest, on "
         "images half of which are special.",
+        "## Errors by class",
+        sections.errors_by_class(
+            [("generalist", report.generalist), ("with specialists", report.combined)],
+        ),
         "## Confusions of generalist and specialists together",
         sections.confusions(report.combined),
         *sections.drawing("confusion", report.plots),

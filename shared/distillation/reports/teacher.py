@@ -4,6 +4,9 @@ from shared.contracts.reports import TeacherReport
 from shared.distillation.plots import Drawing, plot_confusion, plot_curves, plot_reliability
 from shared.distillation.reports import sections, words
 
+_BYTES = 4
+"""Of a parameter as it is stored."""
+
 
 def page(report: TeacherReport) -> list[str]:
     """Return the sections of the page."""
@@ -47,11 +50,23 @@ def page(report: TeacherReport) -> list[str]:
         "## Confusions",
         sections.confusions(evaluation),
         *sections.drawing("confusion", report.plots),
+        "## Size",
+        _size(report),
         "## Training",
         *sections.training(report.curves, report.plots),
         "## Cost",
         sections.cost(report.cost),
     ]
+
+
+def _size(report: TeacherReport) -> str:
+    nets = len(report.spec.seeds)
+    each = f", {report.parameters // nets:,} in each of {nets} nets" if nets > 1 else ""
+    return (
+        f"{report.parameters:,} parameters{each}; {words.size(report.parameters * _BYTES)} as float32, "
+        "running statistics of batch normalisation not counted. Latency is not measured here: a teacher answers over "
+        "HTTP, and the report of each distillation from it says how long one call took."
+    )
 
 
 def drawings(report: TeacherReport) -> list[Drawing]:

@@ -169,6 +169,30 @@ def test_a_teachers_page_says_what_it_is_and_how_good(seeds, words):
     assert table_below(page, "On the test split")[2][1] == "3 of 60"
 
 
+@pytest.mark.parametrize(
+    ("seeds", "size"),
+    [
+        ((0,), "2,395,210 parameters; 9.58 MB as float32"),
+        ((0, 1), "2,395,210 parameters, 1,197,605 in each of 2 nets; 9.58 MB as float32"),
+    ],
+)
+def test_a_teachers_page_says_how_large_it_is_and_where_its_latency_stands(seeds, size):
+    report = TeacherReport(
+        job_id="j-2",
+        created_at=AT,
+        spec=TeacherSpec(name="owl", dataset="birds", seeds=seeds),
+        dataset_digest="d" * 64,
+        teacher_digest="e" * 64,
+        parameters=2_395_210,
+        evaluation=evaluation(3),
+        curves=(curve("teacher"),),
+        cost=COST,
+    )
+    ((said,),) = table_below(markdown(report), "Size")
+    assert said.startswith(size)
+    assert "Latency is not measured here" in said
+
+
 def test_warnings_stand_above_the_figures(distillation):
     warned = distillation.model_copy(update={"warnings": ("the teacher is no better than <b>",)})
     page = markdown(warned)

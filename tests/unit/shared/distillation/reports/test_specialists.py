@@ -91,6 +91,17 @@ def test_the_page_says_what_the_specialists_changed_and_where():
     assert "over all classes" in markdown(report(rest="soft_targets"))
 
 
+def test_the_page_has_errors_by_class_before_and_with_specialists():
+    page = markdown(report())
+    _, below = page.split("## Errors by class\n\n")
+    assert below.splitlines()[:4] == [
+        "| class | images | generalist | with specialists |",
+        "| --- | --- | --- | --- |",
+        "| ant | 20 | 8 | 2 |",
+        r"| bee\|wasp | 20 | 8 | 1 |",
+    ]
+
+
 def test_the_plot_by_coverage_is_among_the_files():
     files = report_files(report())
     assert files["coverage.png"].startswith(b"\x89PNG")
