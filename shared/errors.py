@@ -67,6 +67,16 @@ class InvalidWeights(InvalidRequest):
         self.hard_weight = hard_weight
 
 
+class HeadUntaught(InvalidRequest):
+    """An objective of hints or attention alone: the student's last layer would stay as it was drawn."""
+
+    remedy = "Give a soft or hard weight as well."
+
+    def __init__(self, term: str) -> None:
+        super().__init__(f"{term} does not train the last layer, and no other term has weight")
+        self.term = term
+
+
 class DecoupledNeedsClasses(InvalidRequest):
     """Decoupled distillation of two classes: among "the others" there is one, and nothing to learn."""
 
@@ -444,9 +454,16 @@ class ReportNotReady(NotFound):
 
     remedy = "Wait until the job's state is 'succeeded'; GET /v1/jobs/{id}/events says how far it is."
 
-    def __init__(self, job_id: str, state: str) -> None:
-        super().__init__(f"job {job_id!r} has no report: its state is '{state}'")
+    def __init__(self, job_id: str, state: str, *, parent: str | None = None) -> None:
+        if parent is None:
+            super().__init__(f"job {job_id!r} has no report: its state is '{state}'")
+        else:
+            super().__init__(
+                f"job {job_id!r} has no report of its own: it is part of job {parent!r}",
+                remedy=f"Read the report of its parent: GET /v1/jobs/{parent}/report.",
+            )
         self.job_id = job_id
+        self.parent = parent
 
 
 # --- the state of things forbids it ------------------------------------------------------------------------
@@ -616,6 +633,16 @@ class Diverged(JobFailed):
         super().__init__(f"the loss is {loss} in {where}; the last good checkpoint is kept")
         self.epoch = epoch
         self.step = step
+
+
+class OutOfMemory(JobFailed):
+    """Training asked for more memory than the device or the machine has; trying again would ask the same."""
+
+    remedy = "Use a smaller batch, fewer nets together (seeds, members, trials) or smaller nets."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"there is not enough memory for this job: {reason}")
+        self.reason = reason
 
 
 class ChildFailed(JobFailed):

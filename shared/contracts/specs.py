@@ -10,8 +10,10 @@ from shared.contracts.training import (
     BiasRepair,
     Budget,
     Objective,
+    PairedSeeds,
     Regularisation,
     Seed,
+    Seeds,
     StudentSpec,
     TransferSetSpec,
 )
@@ -29,7 +31,7 @@ class TeacherSpec(Contract):
     architecture: Architecture = Mlp(hidden_units=(1200, 1200))
     regularisation: Regularisation = PAPER_REGULARISATION
     budget: Budget = Budget(epochs=60)
-    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, max_length=32)
+    seeds: Seeds = (0,)
     """One net a seed; more than one make an ensemble."""
     merge: Literal["geometric", "arithmetic"] = "geometric"
     """How an ensemble answers: mean of logits, or mean of probabilities at the temperature asked for."""
@@ -48,7 +50,7 @@ class DistillationSpec(Contract):
     transfer_set: TransferSetSpec = TransferSetSpec()
     bias_repair: BiasRepair | None = None
     budget: Budget = Budget()
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
+    seeds: PairedSeeds = (0, 1, 2)
     """Taught and untaught nets are paired by seed: same first weights, same order of batches."""
 
 
@@ -69,7 +71,7 @@ class SelfDistillationSpec(Contract):
     objective: Objective = Objective(temperature=4.0, soft_weight=0.5, hard_weight=0.5)
     transfer_set: TransferSetSpec = TransferSetSpec()
     budget: Budget = Budget()
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
+    seeds: PairedSeeds = (0, 1, 2)
 
 
 class MutualSpec(Contract):
@@ -90,7 +92,7 @@ class MutualSpec(Contract):
     hard_weight: float = Field(default=1.0, gt=0)
     """Without hard labels the members would learn to agree, and nothing of the classes."""
     budget: Budget = Budget()
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
+    seeds: PairedSeeds = (0, 1, 2)
 
 
 class CodistillationSpec(Contract):
@@ -115,7 +117,7 @@ class CodistillationSpec(Contract):
     hard_weight: float = Field(default=1.0, gt=0)
     """Without hard labels the members would learn to agree, and nothing of the classes."""
     budget: Budget = Budget()
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
+    seeds: PairedSeeds = (0, 1, 2)
 
 
 class SpecialistPlan(Contract):
@@ -168,7 +170,7 @@ class SpecialistsSpec(Contract):
     """The views on which the generalist is asked and specialists are trained: jitter and flips go here."""
     top_n: int = Field(default=1, ge=1, le=100)
     """Specialists that cover any of the generalist's top n classes are asked."""
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
+    seeds: PairedSeeds = (0, 1, 2)
     """An ensemble a seed; the one of the best validation accuracy is published."""
 
 
@@ -212,7 +214,7 @@ class SweepSpec(Contract):
     """A network's. A grid takes all its points, and is refused where they are more than these."""
     transfer_set: TransferSetSpec = TransferSetSpec()
     budget: Budget = Budget()
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=2, max_length=32)
+    seeds: PairedSeeds = (0, 1, 2)
     """Each trial is trained with each seed; its value is the mean validation accuracy."""
     constraint: SweepConstraint = SweepConstraint()
 

@@ -3,13 +3,26 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from shared.contracts.architectures import Architecture, Mlp
 from shared.contracts.base import Classes, Contract, Temperature, refuse
-from shared.errors import AlternationNeedsBoth, InvalidWeights
+from shared.errors import AlternationNeedsBoth, HeadUntaught, InvalidWeights
+
+
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("seeds must differ from each other")
+    return seeds
+
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=32), AfterValidator(_different)]
+"""A net a seed. The same seed twice would be the same net twice, counted as two."""
+
+PairedSeeds = Annotated[tuple[Seed, ...], Field(min_length=2, max_length=32), AfterValidator(_different)]
+"""Of taught and untaught nets in pairs, two at least: a verdict needs a spread."""
 
 
 class Budget(Contract):
@@ -50,6 +63,11 @@ class Decoupled(Contract):
     """Of the KL over "the true class or not" (alpha there)."""
     non_target_weight: float = Field(default=8.0, ge=0)
     """Of the KL over the classes but the true one (beta there)."""
+
+    @property
+    def has_weight(self) -> bool:
+        """Whether either part counts."""
+        return self.target_weight > 0 or self.non_target_weight > 0
 
 
 class Hint(Contract):
@@ -109,8 +127,12 @@ class Objective(Contract):
     def _weights_make_sense(self) -> "Objective":
         weights = (self.soft_weight, self.hard_weight)
         finite = all(math.isfinite(w) and w >= 0 for w in weights)
-        if not finite or not (any(weights) or self.needs_logits or self.needs_features):
+        decoupled = self.decoupled is not None and self.decoupled.has_weight
+        teaches_head = any((*weights, self.logit_weight, decoupled))
+        if not finite or not (teaches_head or self.needs_features):
             raise refuse(InvalidWeights(*weights))
+        if not teaches_head:
+            raise refuse(HeadUntaught("a hint" if self.hint is not None else "attention transfer"))
         if self.alternate and not self.hard_weight:
             raise refuse(AlternationNeedsBoth("the hard labels"))
         if self.alternate and not (self.needs_logits or self.needs_features):

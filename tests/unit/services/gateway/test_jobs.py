@@ -69,6 +69,8 @@ def with_objective(**fields):
     return DISTILLATION | {"objective": fields}
 
 
+HINT = {"weight": 1, "student_layer": "hidden.0", "teacher_layer": "hidden.0"}
+ATTENTION = {"weight": 1, "layers": [["hidden.0", "hidden.0"]]}
 REFUSED = {
     "unknown teacher": (DISTILLATION | {"teacher": "nobody"}, 404, "teacher-not-found"),
     "unknown dataset": (DISTILLATION | {"dataset": "nothing"}, 404, "dataset-not-found"),
@@ -84,6 +86,14 @@ REFUSED = {
     "temperature beyond floats": (with_objective(temperature=10**400), 422, "invalid-temperature"),
     "a negative weight": (with_objective(soft_weight=-0.5), 422, "invalid-weights"),
     "both weights 0": (with_objective(soft_weight=0, hard_weight=0), 422, "invalid-weights"),
+    "a hint alone": (with_objective(soft_weight=0, hint=HINT), 422, "head-untaught"),
+    "attention alone": (with_objective(soft_weight=0, attention=ATTENTION), 422, "head-untaught"),
+    "a hint beside decoupled weights of 0": (
+        with_objective(soft_weight=0, hint=HINT, decoupled={"target_weight": 0, "non_target_weight": 0}),
+        422, "head-untaught",
+    ),
+    "a seed twice": (DISTILLATION | {"seeds": [0, 1, 1]}, 422, "request-invalid"),
+    "a teacher's seed twice": (TEACHER | {"seeds": [3, 3]}, 422, "request-invalid"),
     "other classes": (
         DISTILLATION | {"student": {"classes": ["cat", "dog"]}}, 422, "class-mismatch",
     ),

@@ -24,7 +24,8 @@ CNN, WIDE_CNN = Cnn(channels=(4, 6), hidden_units=8), Cnn(channels=(5, 7), hidde
 
 
 def of_layers(**terms) -> Objective:
-    return Objective(soft_weight=0.0, hard_weight=0.0, **terms)
+    """No job may ask for these terms alone, which train no head; here they are looked at by themselves."""
+    return Objective().model_copy(update={"soft_weight": 0.0, "hard_weight": 0.0, **terms})
 
 
 def hint(student_layer: str, teacher_layer: str, weight: float = 1.0) -> Hint:
