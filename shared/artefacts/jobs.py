@@ -19,6 +19,11 @@ class JobFiles:
         return self.directory / f"{stage.value}-{digest[:16]}"
 
     @property
+    def attempts(self) -> Path:
+        """The folder of what an attempt leaves for the next one: small files, gone when a stage is done."""
+        return self.directory / "attempts"
+
+    @property
     def report_json(self) -> Path:
         """The report for programs."""
         return self.directory / "report.json"

@@ -1,7 +1,8 @@
 """What the stages of a job share: the order, the store, how to tell progress, when to stop."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -10,7 +11,7 @@ from pydantic import JsonValue
 
 from services.worker.protocol import ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
-from shared.artefacts.files import digest_of, publish_directory
+from shared.artefacts.files import digest_of, publish_directory, write_atomic
 from shared.artefacts.jobs import JobFiles
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import MOST_CHILDREN, ChildJob, JobState, Progress, Stage
@@ -18,6 +19,8 @@ from shared.contracts.specs import JobSpec
 from shared.errors import ChildFailed, TooManyChildren
 
 _SECONDS = "seconds.txt"
+_WRITTEN_EVERY_S = 1.0
+"""How much of its time a stage forgets at most, beyond its last progress, where its process is killed."""
 
 
 class JobWaits(Exception):
@@ -45,6 +48,30 @@ class StageClock:
         return (time.monotonic() - self.began) / fresh * (total - done)
 
 
+class _Spent:
+    """Seconds that a stage has taken, over all attempts: a small file that outlives each of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = float(path.read_text()) if path.exists() else 0.0
+        self._began = self._written = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return what all attempts together took, this one up to now."""
+        return self._before + time.perf_counter() - self._began
+
+    def write(self) -> None:
+        """Keep it."""
+        self._written = time.perf_counter()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._path, f"{self.seconds():.3f}\n".encode())
+
+    def write_sometimes(self) -> None:
+        """Keep it, unless that was done a moment ago."""
+        if time.perf_counter() - self._written >= _WRITTEN_EVERY_S:
+            self.write()
+
+
 @dataclass
 class JobContext:
     """One attempt at one job."""
@@ -57,6 +84,8 @@ class JobContext:
     clocks: dict[Stage, StageClock] = field(default_factory=dict)
     children_asked: int = 0
     """Child jobs that this attempt has asked for so far."""
+    _spent: _Spent | None = field(default=None, init=False)
+    """Of the stage that is built now."""
 
     @property
     def job_id(self) -> str:
@@ -79,6 +108,8 @@ class JobContext:
         may_stop: bool = True,
     ) -> None:
         """Tell how far a stage is; leaves by `JobStopped` where the supervisor asked for it and it may."""
+        if self._spent is not None:
+            self._spent.write_sometimes()
         clock = self.clocks.setdefault(stage, StageClock())
         self.send(
             ChildMessage(
@@ -146,17 +177,30 @@ class JobContext:
             self.note(f"stage {stage} was done before: its output is used")
             return final
 
+        spent_at = self.files.attempts / f"{final.name}.seconds"
+
         def timed(directory: Path) -> None:
-            began = time.perf_counter()
-            build(directory)
-            (directory / _SECONDS).write_text(f"{time.perf_counter() - began:.3f}\n")
+            with self._timed(spent_at) as spent:
+                build(directory)
+            (directory / _SECONDS).write_text(f"{spent.seconds():.3f}\n")
 
         publish_directory(final, timed)
+        spent_at.unlink(missing_ok=True)
         return final
+
+    @contextmanager
+    def _timed(self, path: Path) -> Iterator[_Spent]:
+        spent, outer = _Spent(path), self._spent
+        self._spent = spent
+        try:
+            yield spent
+        finally:
+            self._spent = outer
+            spent.write()
 
 
 def seconds_of(stage_output: Path) -> float:
-    """Return how long the stage took when it was built, in seconds."""
+    """Return how long building the stage took, in seconds: all attempts together, those cut off as well."""
     return float((stage_output / _SECONDS).read_text())
 
 

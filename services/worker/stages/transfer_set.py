@@ -1,5 +1,6 @@
 """The transfer-set stage: ask the teacher about every view of the selected training images, once."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from services.worker.stages import outcomes
 from services.worker.stages.context import JobContext, seconds_of
 from shared.adapters.teacher_client import TeacherClient
+from shared.artefacts.files import write_atomic
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.jobs import Stage
 from shared.contracts.specs import DistillationSpec
@@ -45,9 +47,9 @@ class BuiltTransferSet:
     rows: int
     """Training images in it."""
     teacher_rows: int
-    """Views that the teacher was asked about."""
+    """Views that the teacher was asked about, by all attempts at this job."""
     rows_from_cache: int
-    """Views whose answer was stored already: in this set, or in another of the same teacher."""
+    """Views whose answer other jobs had asked for: in this set, or in another of the same teacher."""
 
 
 def build_transfer_set(
@@ -111,16 +113,20 @@ def ask_teacher(
         temperature=1.0 if one_for_all else temperature,
     )
     path = context.store.transfer_sets / inputs.digest
+    asked_at = context.files.attempts / f"asked-{inputs.digest[:16]}.json"
 
     def build(directory: Path) -> None:
         known = KnownAnswers(context.store.transfer_sets, inputs)
         writer = TransferSetWriter(path, inputs, images=train.images, selection=selection, known=known)
-        asked = _ask(context, writer, teacher, client)
+        answered = _Answered(asked_at)
+        _ask(context, writer, teacher, client, answered)
         writer.finish()
+        asked = answered.rows
         outcome = _Outcome(rows=inputs.rows, teacher_rows=asked, rows_from_cache=writer.total_rows - asked)
         outcomes.save(directory / "asked.json", outcome)
 
     stage = context.once(Stage.TRANSFER_SET, {"transfer_set": inputs.digest}, build)
+    asked_at.unlink(missing_ok=True)
     outcome = outcomes.load(stage / "asked.json", _Outcome)
     return BuiltTransferSet(
         digest=inputs.digest,
@@ -165,10 +171,33 @@ def taught_examples(examples: Examples, transfer_set: Path, *, temperature: floa
     )
 
 
+class _Answered:
+    """How many rows of each shard this job had answered, over all attempts: a file in the job's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._by_shard: dict[str, int] = json.loads(path.read_bytes()) if path.exists() else {}
+
+    @property
+    def rows(self) -> int:
+        """Of all shards; a shard whose answers were lost before it was stored counts once."""
+        return sum(self._by_shard.values())
+
+    def count(self, shard: int, rows: int) -> None:
+        """Keep that the teacher has answered these rows."""
+        self._by_shard[str(shard)] = rows
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._path, json.dumps(self._by_shard).encode())
+
+
 def _ask(
-    context: JobContext, writer: TransferSetWriter, teacher: TeacherDescription, client: TeacherClient
-) -> int:
-    """Fill the missing shards; return how many rows the teacher was asked for."""
+    context: JobContext,
+    writer: TransferSetWriter,
+    teacher: TeacherDescription,
+    client: TeacherClient,
+    answered: _Answered,
+) -> None:
+    """Fill the missing shards."""
     to_ask = {number: writer.rows_to_ask(number) for number in writer.missing_shards()}
     asked = sum(to_ask.values())
     done = writer.total_rows - asked
@@ -177,7 +206,7 @@ def _ask(
         if not rows:
             writer.write_shard(number, np.empty((0, len(teacher.classes)), np.float32))
     if not asked:  # all is known: the teacher need not be there, nor be the one of its name still
-        return 0
+        return
     places: list[tuple[int, int]] = []
     shards: dict[int, NDArray[np.float32]] = {}
     left = {number: rows for number, rows in to_ask.items() if rows}
@@ -202,7 +231,8 @@ def _ask(
         left[number] -= len(logits)
         done += len(logits)
         if left[number] == 0:
+            # Counted first: a shard that is stored was paid for, whatever happens in between.
+            answered.count(number, len(shards[number]))
             writer.write_shard(number, shards.pop(number))
         context.progress(Stage.TRANSFER_SET, done, writer.total_rows, "rows")
     context.leave_if_stopped()  # the client ends early, without an error, where it was told to stop
-    return asked

@@ -63,6 +63,36 @@ def test_a_stage_tells_how_long_it_took(context: JobContext):
     assert seconds_of(context.once(Stage.TRAIN, {}, lambda _: None)) >= 0
 
 
+def test_the_seconds_of_a_stage_are_those_of_all_its_attempts(context: JobContext):
+    def cut_off(_: Path) -> None:
+        time.sleep(0.05)
+        raise JobStopped
+
+    for _ in range(2):
+        with pytest.raises(JobStopped):
+            context.once(Stage.TRAIN, {}, cut_off)
+    took = seconds_of(context.once(Stage.TRAIN, {}, lambda _: time.sleep(0.05)))
+    assert 0.15 <= took < 5
+    assert not list(context.files.attempts.iterdir())
+
+
+def test_what_a_killed_attempt_took_is_known_up_to_its_last_progress(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch
+):
+    """A process that is killed writes nothing at its end, so it writes as it goes."""
+    monkeypatch.setattr("services.worker.stages.context._WRITTEN_EVERY_S", 0.0)
+    kept: list[float] = []
+
+    def build(_: Path) -> None:
+        time.sleep(0.05)
+        context.progress(Stage.TRAIN, 1, 2, "epochs")
+        kept.extend(float(path.read_text()) for path in context.files.attempts.iterdir())
+
+    context.once(Stage.TRAIN, {}, build)
+    assert len(kept) == 1
+    assert kept[0] >= 0.05
+
+
 def test_progress_leaves_when_the_supervisor_asked_to_stop(context: JobContext, sent: list[ChildMessage]):
     context.stop = Event()
     context.stop.set()

@@ -19,6 +19,7 @@ from shared.contracts.training import TransferSetSpec
 from shared.distillation.examples import Examples
 from shared.errors import EmptyTransferSet
 from shared.transfer_set.views import apply_view
+from shared.transfer_set.writer import TransferSetWriter
 from tests.support.teachers_at_rest import publish_teacher
 
 ROWS = 2_000
@@ -101,6 +102,28 @@ def test_the_teacher_is_asked_once_and_what_it_cost_is_known(stack: Stack) -> No
     assert more.rows_from_cache >= 4_000
     assert more.teacher_rows + more.rows_from_cache == 6_000
     assert stack.client.rows == 4_000 + more.teacher_rows
+
+
+def test_rows_that_an_attempt_cut_off_had_asked_for_are_asked_rows_of_the_job_and_not_cached_ones(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.build("j-1", share=0.1)
+    finish = TransferSetWriter.finish
+
+    def killed(_: TransferSetWriter) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TransferSetWriter, "finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stack.build("j-2")
+    asked = stack.client.rows - 200
+    monkeypatch.setattr(TransferSetWriter, "finish", finish)
+    resumed = stack.build("j-2")
+    assert stack.client.rows == 200 + asked  # nothing is asked for twice
+    assert (resumed.teacher_rows, resumed.rows_from_cache) == (asked, 200) == (1_800, 200)
+    other = stack.build("j-3")
+    assert (other.teacher_rows, other.rows_from_cache) == (0, 2_000)
+    assert not list(stack.store.job("j-2").attempts.iterdir())
 
 
 def test_progress_counts_what_was_stored_as_done(stack: Stack) -> None:
