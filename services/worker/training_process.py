@@ -28,7 +28,7 @@ from shared import settings as shared_settings
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import Failure
 from shared.distillation.cohort import TrainingStopped
-from shared.errors import DistillationError
+from shared.errors import DistillationError, OutOfMemory
 from shared.logs import configure_logging, job_context
 
 log = logging.getLogger(__name__)
@@ -71,13 +71,33 @@ def _run(context: JobContext) -> int:
         log.info("left to wait for child jobs")
         return EXIT_WAITING
     except DistillationError as error:
-        log.warning("job failed", extra={"code": error.code, "detail": str(error)})
-        context.send(ChildMessage(failure=Failure(code=error.code, detail=str(error), remedy=error.remedy)))
-        return EXIT_FAILED
-    except Exception:  # nobody foresaw it: the supervisor counts the attempt, the log says why
+        return _failed(context, error)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            log.exception("the memory does not suffice")
+            return _failed(context, OutOfMemory(_first_line(error)))
+        # Nobody foresaw it: the supervisor counts the attempt, the log says why.
         log.exception("the training process fails")
         return EXIT_UNFORESEEN
     return EXIT_SUCCEEDED
+
+
+def _failed(context: JobContext, error: DistillationError) -> int:
+    log.warning("job failed", extra={"code": error.code, "detail": str(error)})
+    context.send(ChildMessage(failure=Failure(code=error.code, detail=str(error), remedy=error.remedy)))
+    return EXIT_FAILED
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Say whether memory ran out; on a CPU torch has no type of its own for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of what an error says: on a GPU torch goes on with advice for its developers."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _claim_stdout() -> TextIO:
