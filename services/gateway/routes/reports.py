@@ -11,7 +11,9 @@ from starlette.responses import FileResponse
 from services.gateway.errors import STATUSES
 from services.gateway.state import GatewayDep
 from shared.adapters.web.problems import documented
+from shared.contracts.jobs import JobView
 from shared.contracts.reports import Plot, Report, file_names
+from shared.contracts.specs import MADE_BY
 from shared.errors import FileNotInBundle, JobNotFound, JobStoreUnavailable, NotAcceptable, ReportNotReady
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -40,7 +42,7 @@ def report(
     files = gateway.store.job(job.id)
     path = files.report_json if media_type == "application/json" else files.report_md
     if not path.is_file():
-        raise ReportNotReady(job.id, job.state)
+        raise _no_report(job)
     return FileResponse(path, media_type=media_type, headers={"Vary": "Accept"})
 
 
@@ -58,13 +60,18 @@ def report_file(job_id: str, name: str, gateway: GatewayDep) -> FileResponse:
     job = gateway.jobs.get(job_id)
     files = gateway.store.job(job.id)
     if not files.report_json.is_file():
-        raise ReportNotReady(job.id, job.state)
+        raise _no_report(job)
     # The JSON is written last, so all that it lists is there; nothing else is looked for on the disk.
     known = file_names(_Listed.model_validate_json(files.report_json.read_bytes()).plots)
     if name not in known:
         raise FileNotInBundle(f"the report of job {job.id!r}", name, known)
     path = files.directory / name
     return FileResponse(path, media_type=_MEDIA_TYPES[path.suffix])
+
+
+def _no_report(job: JobView) -> ReportNotReady:
+    """Return the refusal; what a child job found out is in the report of the job that made it."""
+    return ReportNotReady(job.id, job.state, parent=job.parent if job.spec.kind in MADE_BY else None)
 
 
 class _Listed(BaseModel):

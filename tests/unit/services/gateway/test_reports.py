@@ -3,6 +3,7 @@
 import pytest
 
 from shared.contracts.jobs import JobResult
+from shared.contracts.specs import SweepSpec, SweepTrialsSpec
 from tests.support.gateway_in_process import refused
 
 REPORT = '{"kind": "of-another-version", "plots": [{"name": "curves", "title": "Training"}], "new": 1}'
@@ -64,3 +65,16 @@ def test_what_the_report_does_not_list_is_not_given(gateway, files: str, name: s
 def test_files_of_a_job_without_a_report_are_not_ready(gateway, job: str):
     refused(gateway.client.get(f"/v1/jobs/{job}/report/files/curves.png"), 404, "report-not-ready")
     refused(gateway.client.get("/v1/jobs/j-none/report/files/curves.png"), 404, "job-not-found")
+
+
+def test_the_report_of_a_part_of_a_job_is_to_be_read_at_its_parent(gateway, job: str):
+    order = SweepSpec(name="s", teacher="digits-teacher", dataset="mnist-5k")
+    part = SweepTrialsSpec(
+        name="s", dataset="mnist-5k", study="a", transfer_set="0" * 64, network=order.networks[0], order=order
+    )
+    grant = gateway.jobs.acquire(job, 30.0, 3)
+    gateway.jobs.wait(job, grant.epoch, [(f"{job}-000", part)])
+    for path in ("report", "report/files/curves.png"):
+        problem = refused(gateway.client.get(f"/v1/jobs/{job}-000/{path}"), 404, "report-not-ready")
+        assert job in problem["detail"]
+        assert f"GET /v1/jobs/{job}/report" in problem["remedy"]
