@@ -17,6 +17,7 @@ from shared.contracts.jobs import Stage
 from shared.contracts.reports import DistillationReport
 from shared.contracts.training import (
     BiasRepair,
+    Budget,
     Hint,
     Objective,
     Regularisation,
@@ -102,6 +103,18 @@ def test_every_net_has_its_figures_and_they_are_those_of_the_comparison(plain: D
         (one for one in plain.nets if one.arm == "taught"), key=lambda one: one.validation_accuracy or 0.0
     )
     assert (plain.taught.errors, plain.agreement) == (served.errors, served.agreement)
+
+
+def test_the_check_of_the_pair_says_where_no_untaught_student_is_known_yet(bench: Bench):
+    order = {"student": StudentSpec(network=Mlp(hidden_units=(7,))), "budget": Budget(epochs=1)}
+
+    def says_so() -> bool:
+        before = len(bench.notes)
+        bench.distil(**order)
+        return any("no untaught student of this network is known" in note for note in bench.notes[before:])
+
+    assert says_so()
+    assert not says_so()  # the first job's twin is one
 
 
 def test_the_cost_counts_rows_asked_and_rows_from_the_cache(bench: Bench, plain: DistillationReport):

@@ -72,6 +72,11 @@ def check_pair(
     path = context.once(Stage.CHECK, {"dataset": manifest.digest, "teacher": teacher.digest}, ask)
     pair = outcomes.load(path / "pair.json", PairCheck)
     warnings = warnings_of(pair, outcomes.load(path / "teacher.json", Evaluation))
+    if pair.untaught_accuracy is None:
+        context.note(
+            "no untaught student of this network is known on this dataset yet: whether the teacher helps is "
+            "compared after training"
+        )
     for warning in warnings:
         context.note(warning)
     return CheckedPair(pair, warnings, seconds_of(path), pair.images)
