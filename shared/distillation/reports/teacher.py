@@ -64,8 +64,8 @@ def _size(report: TeacherReport) -> str:
     each = f", {report.parameters // nets:,} in each of {nets} nets" if nets > 1 else ""
     return (
         f"{report.parameters:,} parameters{each}; {words.size(report.parameters * _BYTES)} as float32, "
-        "running statistics of batch normalisation not counted. Latency is not measured here: a teacher answers over "
-        "HTTP, and the report of each distillation from it says how long one call took."
+        "running statistics of batch normalisation not counted. Latency is not measured here: a teacher "
+        "answers over HTTP, and the report of each distillation from it says how long one call took."
     )
 
 
