@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shared.models.combine import Covered, active, combined_logits, solve
+from shared.models import combine
+from shared.models.combine import TOLERANCE, Covered, active, combined_logits, solve
 
 Matrix = NDArray[np.float64]
 
@@ -169,6 +170,156 @@ def test_the_gap_that_is_reported_is_above_the_true_one_and_within_the_tolerance
         q, gap = solve(known, unknown, outside, start=p_g, tolerance=tolerance)
         true_gap = kl_sum(q[0], p_g[0], specialists, asked) - best
         assert true_gap - 1e-12 <= gap[0] <= tolerance
+
+
+# --- the guarantee of `solve`, on rows that are hard for it ------------------------------------------------
+
+Inputs = tuple[Matrix, Matrix, Matrix, Matrix]
+"""known, unknown, outside and the generalist's probabilities."""
+
+
+def inputs(generalist: Matrix, sets: list[tuple[int, ...]], logits: list[Matrix], asked: Matrix) -> Inputs:
+    p = softmax(generalist)
+    known, unknown = p.copy(), np.zeros((len(p), len(sets)))
+    outside = np.ones((len(sets), p.shape[1]))
+    for number, (classes, own) in enumerate(zip(sets, map(softmax, logits), strict=True)):
+        known[:, list(classes)] += own[:, :-1] * asked[:, [number]]
+        unknown[:, number] = own[:, -1] * asked[:, number]
+        outside[number, list(classes)] = 0
+    return known, unknown, outside, p
+
+
+def drawn(seed: int, sets: list[tuple[int, ...]], *, classes: int, spread: float, rows: int = 12) -> Inputs:
+    """Return rows on which about one specialist in three finds its own dustbin as likely as can be."""
+    generator = np.random.default_rng(seed)
+    logits = [generator.normal(0, spread, (rows, len(one) + 1)) for one in sets]
+    for own in logits:
+        own[:, -1] += generator.choice([0, 3 * spread, -3 * spread], rows)
+    asked = (generator.random((rows, len(sets))) < 0.7).astype(float)
+    return inputs(generator.normal(0, spread, (rows, classes)), sets, logits, asked)
+
+
+def subsets(seed: int, *, classes: int, sets: int) -> list[tuple[int, ...]]:
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(1, classes, sets)
+    return [tuple(generator.choice(classes, size, replace=False).tolist()) for size in sizes]
+
+
+def lost(q: Matrix, given: Inputs) -> Matrix:
+    """Return the sum of KLs of each row, but for what does not depend on q."""
+    known, unknown, outside, _ = given
+    return np.asarray(-(known * np.log(q)).sum(1) - (unknown * np.log(q @ outside.T)).sum(1))
+
+
+def slowly(given: Inputs, start: Matrix, steps: int = 20_000) -> Matrix:
+    """Return q after many plain steps of the fixed point, in float64."""
+    known, unknown, outside, _ = given
+    q = start
+    for _ in range(steps):
+        q = known + q * ((unknown / (q @ outside.T)) @ outside)
+        q = np.maximum(q / q.sum(1, keepdims=True), 1e-250)
+    return q
+
+
+HARD = {
+    "almost one-hot": drawn(0, subsets(0, classes=6, sets=4), classes=6, spread=20.0),
+    "one-hot in floating point": drawn(1, subsets(1, classes=6, sets=4), classes=6, spread=1000.0),
+    "sure, each of one class": drawn(2, [(0,), (1,), (2,), (0,)], classes=3, spread=20.0),
+    "nearly equal": drawn(3, subsets(3, classes=8, sets=5), classes=8, spread=1e-6),
+    "disjoint": drawn(4, [(0, 1), (2, 3), (4, 5), (6,)], classes=8, spread=20.0),
+    "disjoint and one-hot": drawn(5, [(0, 1, 2, 3), (4, 5, 6, 7)], classes=8, spread=1000.0),
+    "covering no class": drawn(6, [(), (0, 1), (1, 2), ()], classes=5, spread=10.0),
+    "covering all but one": drawn(
+        7, [tuple({*range(5)} - {left}) for left in range(5)], classes=5, spread=20.0
+    ),
+    "forty sets": drawn(8, subsets(8, classes=30, sets=40), classes=30, spread=20.0),
+}
+
+
+@pytest.mark.parametrize("given", HARD.values(), ids=HARD.keys())
+def test_no_q_is_better_than_the_one_found_by_more_than_the_gap_told_and_the_gap_is_small(given: Inputs):
+    known, unknown, outside, p = given
+    q, gap = solve(known, unknown, outside, start=p)
+    np.testing.assert_allclose(q.sum(1), 1, atol=1e-9)
+    assert (gap <= TOLERANCE).all()
+    even = np.full_like(p, 1 / p.shape[1])
+    for start in (0.999 * p + 0.001 * even, 0.999 * q + 0.001 * even):
+        better_by = lost(q, given) - lost(slowly(given, start), given)
+        assert (better_by <= np.maximum(gap, 0) + 1e-11).all()
+
+
+def test_many_contradictory_rows_are_all_within_the_tolerance():
+    for seed in range(36):
+        given = drawn(
+            seed,
+            subsets(seed, classes=3 + seed % 20, sets=1 + seed % 13),
+            classes=3 + seed % 20,
+            spread=10.0 ** (seed % 6 - 1),
+            rows=30,
+        )
+        q, gap = solve(given[0], given[1], given[2], start=given[3])
+        assert (gap <= TOLERANCE).all()
+        np.testing.assert_allclose(q.sum(1), 1, atol=1e-9)
+
+
+def test_what_a_dustbin_holds_goes_to_its_classes_even_if_the_generalist_rules_them_out():
+    """By hand: q of class 0 is the mean of 1 and 0.2; the rest has to be somewhere among the others."""
+    known = np.array([[1.2, 0.0, 0.0]])
+    unknown = np.array([[0.8]])
+    q, gap = solve(known, unknown, np.array([[0.0, 1, 1]]), start=np.array([[1.0, 0, 0]]))
+    assert q[0, 0] == pytest.approx(0.6)
+    assert q[0, 1:].sum() == pytest.approx(0.4)
+    assert gap[0] <= TOLERANCE
+
+
+def test_two_specialists_that_contradict_a_sure_generalist_are_weighed_by_hand():
+    """Each of two specialists has one class and rules it out; the generalist gives the third class e.
+
+    With q = (a, a, 1 - 2a) by symmetry, (1 - e) log a + 2 log(1 - a) + e log(1 - 2a) is to be greatest:
+    for e = 0, where its slope is 0, a = 1/3; a is at most 1/2, so that is it. The step is slow as e nears 0.
+    """
+    for e in (0.0, 1e-12, 1e-9, 1e-6):
+        p = np.array([[(1 - e) / 2, (1 - e) / 2, e]])
+        outside = np.array([[0.0, 1, 1], [1, 0, 1]])
+        q, gap = solve(p, np.ones((1, 2)), outside, start=p)
+        assert gap[0] <= TOLERANCE
+        np.testing.assert_allclose(q, 1 / 3, atol=1e-3)
+        grid = np.linspace(1e-4, 0.5 - 1e-7, 200_001)
+        value = (1 - e) * np.log(grid) + 2 * np.log(1 - grid) + e * np.log(1 - 2 * grid)
+        assert lost(q, (p, np.ones((1, 2)), outside, p))[0] <= -value.max() + TOLERANCE
+
+
+def test_the_two_ways_to_solve_agree(monkeypatch: pytest.MonkeyPatch):
+    known, unknown, outside, p = drawn(9, subsets(9, classes=8, sets=5), classes=8, spread=2.0)
+    stepped, _ = solve(known, unknown, outside, start=p)
+    monkeypatch.setattr(combine, "_STEPS", 0)
+    q, _ = solve(known, unknown, outside, start=p)
+    np.testing.assert_allclose(q, stepped, atol=1e-4)  # 1e-8 nats are 1e-4 of q
+
+
+def test_the_share_of_classes_in_the_same_dustbins_stays_as_they_are_known_on_slow_rows(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(combine, "_STEPS", 0)
+    known, unknown, outside, _ = HARD["disjoint"]
+    wide = np.concatenate([known, known[:, [7]] * 1e-3], axis=1)  # a ninth class, where the eighth is
+    wide[:, 7] += 1e-30
+    wide[:, 8] += 1e-33
+    q, _ = solve(wide, unknown, np.concatenate([outside, outside[:, [7]]], axis=1), start=wide / 2)
+    np.testing.assert_allclose(q[:, 8] / q[:, 7], 1e-3, rtol=1e-6)
+
+
+def test_mass_in_a_dustbin_without_classes_is_left_out():
+    p = np.array([[0.5, 0.3, 0.2]])
+    q, gap = solve(p, np.array([[0.4]]), np.zeros((1, 3)), start=p)
+    np.testing.assert_allclose(q, p, atol=1e-12)
+    assert gap[0] <= TOLERANCE
+
+
+def test_a_tolerance_that_floating_point_cannot_reach_is_told():
+    known, unknown, outside, p = HARD["almost one-hot"]
+    with pytest.raises(ArithmeticError, match="not 1e-30"):
+        solve(known, unknown, outside, start=p, tolerance=1e-30)
 
 
 def test_nets_that_are_sure_beyond_floating_point_still_get_finite_logits():
