@@ -9,6 +9,15 @@ as log(0.5 / s); the exact correction is log((1 - s) / s), and that is the one u
 
 Soft targets of the generalist know nothing of the sampling. They are shifted to the resampled shares before
 they teach; otherwise the correction at the end would come on top of odds that were natural already.
+
+A specialist over all classes (section 6.1) is taught two things, and each says what the other does not. An
+image drawn as special, or not, is an observation of p'(special | image) at the resampled odds: hard targets.
+Of an image that was drawn as not special the generalist is asked which of the other classes it is, given that
+it is none of the special ones: p(class | image, not special), on which the sampling has no influence. Were
+its share for special classes left in, they would be counted twice, by how often special images are drawn and
+by what the generalist says of all others. What is learned is p'(special | image) p(class | image, special)
+for special classes and p'(not special | image) p(class | image, not special) for others, and the correction
+of all others together makes it p(class | image).
 """
 
 import math
@@ -25,7 +34,7 @@ from shared.errors import InvalidSpecialistPlan
 from shared.models.seeds import generator_of
 
 _CERTAIN = 40.0
-"""By how much the logit of a certain class lies above all others: they have e^-40 of its probability."""
+"""Minus the logarithm of the probability that stands for 0, as a logit has to be finite."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class SpecialClasses:
     def soft_targets(
         self, generalist_logits: Float[Tensor, "*rows classes"]
     ) -> Float[Tensor, "*rows answers"]:
-        """Return the generalist's logits as a specialist is taught them, in float32 and with zero mean.
+        """Return the generalist's logits as a specialist is taught them, with zero mean; float32 at least.
 
         The dustbin's logit stands for the sum of what it lumps together. The shares are the resampled ones:
         softmax of a row says what the generalist would, had half of its images been special.
@@ -78,7 +87,7 @@ class SpecialClasses:
         Args:
             generalist_logits: at T = 1.
         """
-        logits = generalist_logits.float()
+        logits = _wide(generalist_logits)
         if self.dustbin:
             lumped = logits[..., list(self.rest)].logsumexp(-1, keepdim=True)
             logits = torch.cat([logits[..., list(self.classes)], lumped], dim=-1)
@@ -88,14 +97,22 @@ class SpecialClasses:
     def full_targets(
         self, generalist_logits: Float[Tensor, "*rows classes"], labels: Int64[Tensor, "*rows"]
     ) -> Float[Tensor, "*rows classes"]:
-        """Return what a specialist over all classes is taught (section 6.1), as logits with zero mean.
+        """Return what a specialist over all classes is taught (section 6.1), as log-probabilities.
 
-        Hard targets for special images, as logits that are certain; the generalist's soft targets, at the
-        resampled shares, for the others. Both are meant at T = 1, where one loss takes them alike.
+        Special images: their hard targets. Others: the generalist's soft targets over the classes that are
+        not special, given that it is one of them; special classes have e^-40. Both are meant at T = 1, where
+        one loss takes them alike, and are float32 at least.
+
+        Args:
+            generalist_logits: at T = 1.
+            labels: true classes. An image without one counts as not special; `HalfAndHalf` never shows it.
         """
-        soft = self.soft_targets(generalist_logits)
-        hard = _CERTAIN * F.one_hot(labels.clamp(min=0), self.total).to(soft.dtype)
-        hard = hard - hard.mean(-1, keepdim=True)
+        logits = _wide(generalist_logits)
+        rest = list(self.rest)
+        soft = torch.full_like(logits, -_CERTAIN)
+        # Near 0 where they are likely: there 16-bit floats, in which targets are kept, are at their best.
+        soft[..., rest] = logits[..., rest].log_softmax(-1)
+        hard = _CERTAIN * (F.one_hot(labels.clamp(min=0), self.total).to(soft.dtype) - 1)
         special = torch.isin(labels, torch.tensor(self.classes, device=labels.device))
         return torch.where(special.unsqueeze(-1), hard, soft)
 
@@ -124,6 +141,11 @@ class SpecialClasses:
         marks = torch.zeros(self.answers, dtype=like.dtype, device=like.device)
         marks[len(self.classes) if self.dustbin else list(self.rest)] = 1
         return marks
+
+
+def _wide(logits: Float[Tensor, "*rows classes"]) -> Float[Tensor, "*rows classes"]:
+    """Return 16-bit logits as float32, wider ones as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def special_classes(

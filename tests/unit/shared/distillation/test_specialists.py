@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from shared.distillation.specialists import (
     special_classes,
 )
 from shared.errors import InvalidSpecialistPlan
+from shared.models.combine import Covered, combined_logits
 
 LABELS = torch.tensor([0, 1, 2, 3, 3, 2, 4, 4, 4, 0])
 SPECIAL = SpecialClasses(classes=(3, 1), total=5, share=0.3)
@@ -101,6 +103,57 @@ def test_soft_targets_of_a_perfect_generalist_lead_to_the_bayes_answer_once_corr
     torch.testing.assert_close(softmax(taught), softmax(trained_on_half_and_half(special)), atol=0.02, rtol=0)
 
 
+def taught_over_all_classes(generalist: Tensor) -> Tensor:
+    """Return p(class | look) of a specialist that has learned all it is taught (section 6.1), corrected.
+
+    Exact: every image is weighed by how often half and half shows it, and the best cross-entropy of a table
+    of logits is where softmax is the mean target.
+    """
+    looks, labels = world()
+    special = special_classes(labels, SET, total=5, dustbin=False)
+    targets = softmax(special.full_targets(generalist[looks], labels))
+    is_special = torch.isin(labels, torch.tensor(SET))
+    weights = torch.where(is_special, 1 / is_special.sum().double(), 1 / (~is_special).sum().double())
+    met = torch.zeros(4, 5, dtype=torch.float64).index_add_(0, looks, weights[:, None] * targets)
+    learned = (met / met.sum(1, keepdim=True)).log()
+    return softmax(torch.stack([special.corrected(row) for row in learned]))
+
+
+def test_a_specialist_over_all_classes_that_learns_its_targets_gives_the_bayes_answer():
+    """A perfect generalist: p(class | look) of all five classes comes back, to rounding."""
+    shares = COUNTS.double() / COUNTS.sum(1, keepdim=True)
+    torch.testing.assert_close(taught_over_all_classes(shares.log()), shares, atol=1e-12, rtol=0)
+
+
+def test_of_special_classes_the_generalist_is_not_asked_and_of_the_others_it_is_believed():
+    """It knows nothing of the special classes, and is wrong about the others in a way that is known."""
+    shares = COUNTS.double() / COUNTS.sum(1, keepdim=True)
+    said = shares * torch.tensor([0.01, 9.0, 1.0, 2.0, 3.0])
+    expected = shares.clone()
+    among = said[:, 2:] / said[:, 2:].sum(1, keepdim=True)
+    expected[:, 2:] = shares[:, 2:].sum(1, keepdim=True) * among
+    torch.testing.assert_close(taught_over_all_classes(said.log()), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("sure", [1.0, 5.0])
+def test_one_specialist_over_all_classes_and_one_with_a_dustbin_lead_to_the_same_answer(sure: float):
+    """What stands for the rest is the generalist's own opinion: it must not count as another model's."""
+    generalist = sure * torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    whole = taught_over_all_classes(generalist)
+    lumped = torch.cat([whole[:, :2], whole[:, 2:].sum(1, keepdim=True)], dim=1)
+    torch.testing.assert_close(lumped, bayes(), atol=1e-12, rtol=0)
+    answers = [
+        combined_logits(
+            generalist.numpy(),
+            [Covered(SET, dustbin=dustbin)],
+            lambda _, rows, p=p: p.log().numpy()[rows],
+            top_n=5,
+        )
+        for dustbin, p in ((False, whole), (True, lumped))
+    ]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-3)
+
+
 def test_the_correction_is_nothing_where_half_of_nature_is_special():
     assert SpecialClasses((0,), 2, share=0.5).correction == 0
     assert SpecialClasses((0,), 9, share=0.1).correction == pytest.approx(2.197, abs=1e-3)
@@ -130,14 +183,17 @@ def test_without_a_dustbin_every_class_keeps_its_number():
 
 
 def test_a_specialist_over_all_classes_is_taught_hard_targets_of_special_images_and_soft_ones_of_others():
-    """arXiv:1503.02531, section 6.1."""
+    """arXiv:1503.02531, section 6.1; of others, which of the other classes they are."""
     whole = SpecialClasses((3, 1), 5, share=0.3, dustbin=False)
     logits = torch.randn(10, 5, generator=torch.Generator().manual_seed(3))
     taught = softmax(whole.full_targets(logits, LABELS))
     special = torch.isin(LABELS, torch.tensor([3, 1]))
     one_hot = torch.nn.functional.one_hot(LABELS, 5).double()
     torch.testing.assert_close(taught[special], one_hot[special], atol=1e-6, rtol=0)
-    torch.testing.assert_close(taught[~special], softmax(whole.soft_targets(logits))[~special])
+    others = softmax(logits)[:, [0, 2, 4]]
+    expected = torch.zeros(10, 5, dtype=torch.float64)
+    expected[:, [0, 2, 4]] = others / others.sum(1, keepdim=True)
+    torch.testing.assert_close(taught[~special], expected[~special], atol=1e-6, rtol=0)
     # To teach certain targets softly at T = 1 is to teach them as hard labels.
     student = torch.randn(10, 5, generator=torch.Generator().manual_seed(4))
     soft = soft_target_loss(student[special], whole.full_targets(logits, LABELS)[special], temperature=1.0)
@@ -170,6 +226,14 @@ def test_a_specialist_starts_where_the_generalist_stands():
     torch.testing.assert_close(
         softmax(specialist), softmax(SPECIAL.soft_targets(generalist)), atol=1e-6, rtol=0
     )
+
+
+def test_targets_over_all_classes_survive_16_bits():
+    """So they are kept; the generalist's own logits have come through 16 bits as well."""
+    whole = SpecialClasses(tuple(range(90)), 100, share=0.9, dustbin=False)
+    logits = 6 * torch.randn(50, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    taught = whole.full_targets(logits, torch.full((50,), 95))
+    torch.testing.assert_close(softmax(taught.half()), softmax(taught), atol=2e-4, rtol=0)
 
 
 # --- sampling ----------------------------------------------------------------------------------------------
