@@ -3,6 +3,7 @@
 from shared.contracts.datasets import DatasetView
 from shared.contracts.specs import SpecialistPlan, SpecialistsSpec, SpecialistTraining
 from shared.contracts.teachers import TeacherDescription
+from shared.contracts.training import TransferSetSpec
 from shared.errors import InvalidSpecialistPlan, InvalidWeights, UnknownClass
 from shared.jobs.checks.common import dataset_of, need_few_children, need_fit, need_labels
 from shared.jobs.checks.transfer_set import check_transfer_set
@@ -17,10 +18,10 @@ def check(spec: SpecialistsSpec, catalogue: Catalogue) -> None:
         TeacherNotFound: there is no such generalist.
         ClassMismatch, InputMismatch: the generalist does not answer for the dataset's classes or images.
         UnknownClass: a set names a class that does not exist.
-        InvalidSpecialistPlan: the sets, or the generalist, do not do.
+        InvalidSpecialistPlan: the sets, or the generalist, do not do; the transfer set leaves classes out.
         InvalidWeights: a specialist would learn from nothing.
         TooManyChildren: sets times seeds are more than one job may make.
-        OmitAndOnly, EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
+        EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
     """
     check_specialists(spec, dataset_of(spec.dataset, catalogue), catalogue.teacher(spec.generalist))
 
@@ -40,6 +41,7 @@ def check_specialists(spec: SpecialistsSpec, dataset: DatasetView, generalist: T
     _check_training(spec.training)
     sets = spec.plan.sets if spec.plan.classes is None else len(spec.plan.classes)
     need_few_children(sets * len(spec.seeds))
+    _check_classes_taken(spec.transfer_set)
     check_transfer_set(spec, dataset.manifest, labels_for="the training of specialists")
 
 
@@ -97,6 +99,22 @@ def _check_generalist(spec: SpecialistsSpec, generalist: TeacherDescription) -> 
             f"the ensemble is to be called {spec.name!r} as its own generalist is, and would replace it",
             remedy="Choose another name.",
         )
+
+
+def _check_classes_taken(transfer_set: TransferSetSpec) -> None:
+    """Raise where the transfer set leaves classes out.
+
+    The share of a specialist's classes would not be nature's, its dustbin would be corrected by a wrong
+    number, and a specialist for missing classes would be trained on nothing.
+    """
+    for option, names in (("omit", transfer_set.omit), ("only", transfer_set.only)):
+        if names:
+            raise InvalidSpecialistPlan(
+                f"specialists need images of all classes in their natural shares, and transfer_set.{option} "
+                f"names {len(names)}",
+                remedy="Give neither transfer_set.omit nor transfer_set.only; transfer_set.share takes fewer "
+                "images of every class.",
+            )
 
 
 def _check_training(training: SpecialistTraining) -> None:

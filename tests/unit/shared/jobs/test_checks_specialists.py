@@ -96,6 +96,23 @@ def test_specialists_that_would_learn_from_nothing_are_refused():
         check(order(transfer_set=TransferSetSpec(label_share=0)), KnownThings())
 
 
+@pytest.mark.parametrize("built_in_and_never_used", [False, True])
+@pytest.mark.parametrize(
+    "left_out", [{"omit": ("3",)}, {"only": ("1", "7")}, {"omit": ("3",), "only": ("7",)}]
+)
+def test_a_transfer_set_that_lacks_classes_is_refused_even_before_the_dataset_is_made(
+    left_out: dict[str, tuple[str, ...]], built_in_and_never_used: bool
+):
+    things = KnownThings(dataset_view(None, builtin=True)) if built_in_and_never_used else KnownThings()
+    with pytest.raises(InvalidSpecialistPlan, match=f"transfer_set.{next(iter(left_out))} names") as refused:
+        check(order(transfer_set=TransferSetSpec.model_validate(left_out)), things)
+    assert "transfer_set.share" in refused.value.remedy
+
+
+def test_a_transfer_set_of_fewer_images_of_every_class_passes():
+    check(order(transfer_set=TransferSetSpec(share=0.5, label_share=0.5)), KnownThings())
+
+
 @pytest.mark.parametrize("rule", [Regularisation(jitter_px=1), Regularisation(flip=True)])
 def test_views_that_the_generalist_did_not_see_are_refused(rule: Regularisation):
     with pytest.raises(InvalidSpecialistPlan, match="other views") as refused:
