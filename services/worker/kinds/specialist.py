@@ -28,6 +28,7 @@ from shared.models.checkpoints import from_arrays, unstack
 from shared.models.network import Network
 
 ARM = "specialist"
+_ROWS = 8192
 
 
 class Specialist(BaseModel):
@@ -53,14 +54,17 @@ def train_specialist(context: JobContext, spec: SpecialistSpec) -> JobResult:
             context, spec.transfer_set, spec.dataset, manifest, generalist, client, temperature=1.0
         )
     examples = taught_examples(labelled_examples(context, spec.dataset), transfer_set.path, temperature=1.0)
-    assert examples.labels is not None, "checked before"
+    labels = examples.labels
+    assert labels is not None, "checked before"
     indices = [generalist.classes.index(name) for name in spec.classes]
     special = special_classes(
-        examples.labels,
+        labels,
         indices,
         total=len(generalist.classes),
         dustbin=spec.training.rest == "dustbin",
     )
+    # In place of the old ones: of a large set the logits over all classes are let go here.
+    examples = special_examples(examples, special, soft=_needs_soft(spec.training), seed=spec.seed)
     network = Network(generalist.architecture, generalist.preprocessing.input, special.answers)
     (tensors,) = unstack(from_arrays(context.store.teachers.load(generalist)))
     inputs: dict[str, JsonValue] = {
@@ -74,14 +78,14 @@ def train_specialist(context: JobContext, spec: SpecialistSpec) -> JobResult:
         inputs,
         architecture=generalist.architecture,
         nets=[Net(ARM, spec.seed, objective_of(spec.training))],
-        examples=special_examples(examples, special, soft=_needs_soft(spec.training), seed=spec.seed),
+        examples=examples,
         manifest=manifest,
         preprocessing=generalist.preprocessing,
         budget=spec.training.budget,
         regularisation=spec.training.regularisation,
         classes=special.answers,
         initial={(ARM, spec.seed): first_weights(tensors, network.head, special)},
-        rows_of_epoch=HalfAndHalf(examples.labels, indices).rows_of_epoch,
+        rows_of_epoch=HalfAndHalf(labels, indices).rows_of_epoch,
     )
 
     def correct(directory: Path) -> None:
@@ -138,13 +142,17 @@ def special_examples(examples: Examples, special: SpecialClasses, *, soft: bool,
     assert examples.validation_labels is not None
     logits = None
     if soft:
-        views = []
-        for view in examples.teacher_logits:  # one at a time: a float32 copy of all would be large
-            taught = special.soft_targets(view)
-            if not special.dustbin:
-                taught = special.full_targets(view, examples.labels)
-            views.append(taught.to(torch.float16))
-        logits = torch.stack(views)
+        views, images = examples.teacher_logits.shape[:2]
+        logits = torch.empty(views, images, special.answers, dtype=torch.float16)
+        for view in range(views):
+            for start in range(0, images, _ROWS):  # float32 of a piece only: a transfer set is large
+                part = slice(start, start + _ROWS)
+                said = examples.teacher_logits[view, part]
+                logits[view, part] = (
+                    special.soft_targets(said)
+                    if special.dustbin
+                    else special.full_targets(said, examples.labels[part])
+                )
     rows = validation_rows(examples.validation_labels, special, seed=seed)
     return replace(
         examples,

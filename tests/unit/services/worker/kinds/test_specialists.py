@@ -10,6 +10,7 @@ import torch
 
 from services.teacher.app import create_app
 from services.teacher.settings import TeacherSettings
+from services.worker.kinds import specialist
 from services.worker.kinds.registry import run
 from services.worker.kinds.specialist import load_specialist
 from services.worker.protocol import ChildMessage, ChildOrder
@@ -32,7 +33,9 @@ from shared.contracts.specs import (
     TeacherSpec,
 )
 from shared.contracts.training import Budget, Objective, Regularisation, StudentSpec, TransferSetSpec
+from shared.distillation.examples import Examples
 from shared.distillation.reports.files import markdown
+from shared.distillation.specialists import SpecialClasses
 from shared.errors import InvalidSpecialistPlan
 from shared.serving.session import StudentSession
 from tests.support.asgi_server import served
@@ -214,6 +217,27 @@ def test_given_sets_over_all_classes_learn_from_soft_targets_of_the_rest_on_the_
     assert not any(part.dustbin for part in description.specialists.specialists)
     with TeacherClient(place.settings.teacher_url) as client:
         assert client.describe("whole").specialists == 3
+
+
+@pytest.mark.parametrize("dustbin", [True, False])
+def test_targets_of_every_view_are_made_piece_by_piece_and_kept_in_16_bits(
+    dustbin: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(specialist, "_ROWS", 4)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(10) % 5
+    given = torch.randn(3, 10, 5, generator=generator).half()
+    images = torch.zeros(10, 2, 2, 1, dtype=torch.uint8)
+    examples = Examples(
+        images, labels, validation_images=images, validation_labels=labels, teacher_logits=given
+    )
+    special = SpecialClasses((3, 1), 5, share=0.4, dustbin=dustbin)
+    kept = specialist.special_examples(examples, special, soft=True, seed=0).teacher_logits
+    assert kept is not None
+    assert kept.dtype == torch.float16
+    whole = [special.soft_targets(view) if dustbin else special.full_targets(view, labels) for view in given]
+    torch.testing.assert_close(kept, torch.stack(whole).half(), rtol=0, atol=1e-2)
+    assert specialist.special_examples(examples, special, soft=False, seed=0).teacher_logits is None
 
 
 def test_a_generalist_of_several_nets_is_refused_before_it_costs_anything(place: Place):
