@@ -141,8 +141,8 @@ class SpecialistTraining(Contract):
     budget: Budget = Budget(epochs=10, learning_rate=3e-4)
     regularisation: Regularisation = Regularisation()
     rest: Literal["dustbin", "soft_targets"] = "dustbin"
-    """What stands for all other classes: one dustbin class, or the generalist's soft targets over all classes
-    for the images that are not special (section 6.1). The latter are taken at T = 1 and every image weighs
+    """What stands for all other classes: one dustbin class, or the generalist's soft targets over the
+    classes that are not special, for the images that are not (section 6.1). The latter are taken at T = 1 and every image weighs
     the same, as hard targets of special images and soft ones of the others would not add up otherwise; so
     weights and temperature are not used then."""
     soft_weight: float = Field(default=0.5, ge=0)
@@ -195,8 +195,9 @@ class FloatRange(Contract):
 class SweepSpec(Contract):
     """Look for temperature, weights and width on one transfer set; the teacher is asked once.
 
-    Trials are kept by Optuna on the project's Redis and spread over workers: one job for each network, whose
-    students are trained together.
+    Trials are kept by Optuna on the project's Redis and spread over workers: a child job for each five trials
+    of a network, at most eight a network, each of which trains its students together. A trial whose loss is
+    not finite is reported as diverged, and the others go on.
     """
 
     kind: Literal["sweep"] = "sweep"
@@ -249,13 +250,17 @@ class CodistillationMemberSpec(Contract):
 
 
 class SweepTrialsSpec(Contract):
-    """Train the trials of one network of a sweep."""
+    """Train a part of the trials of one network of a sweep."""
 
     kind: Literal["sweep_trials"] = "sweep_trials"
     name: Name
     dataset: Name
     study: str
-    """Name of the Optuna study: the id of the parent job and the network's place in it."""
+    """Name of the Optuna study: the id of the parent job and the network's place in it. Parts share it."""
+    part: int = Field(default=0, ge=0)
+    """Which part; the first one trains the untaught twins as well."""
+    parts: int = Field(default=1, ge=1)
+    """Child jobs that share the network's trials."""
     transfer_set: Digest
     """Of the transfer set that the parent built; the teacher is asked nothing more."""
     network: Architecture

@@ -1,4 +1,4 @@
-"""A small convolutional net: 3 x 3 convolution, ReLU and 2 x 2 max-pooling a block, one hidden layer."""
+"""A small convolutional net: 3 x 3 convolution, 2 x 2 max-pooling and ReLU a block, one hidden layer."""
 
 import itertools
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Cnn(nn.Module):
         """Return logits of normalised images."""
         maps = images
         for block in self.blocks:
-            maps = _pooled(F.relu(block(maps)))
+            maps = F.relu(_pooled(block(maps)))
         logits: Tensor = self.head(F.relu(self.hidden(maps.flatten(1))))
         return logits
 
@@ -72,7 +72,8 @@ class CnnFamily(Family):
         features = {}
         maps = side_by_side(kept_pixels(images, pixels))
         for block in range(self._blocks):
-            maps = _pooled(F.relu(convolution(maps, tensors, f"blocks.{block}")))
+            # The same as ReLU before pooling, on a quarter of the values.
+            maps = F.relu(_pooled(convolution(maps, tensors, f"blocks.{block}")))
             if f"block.{block}" in layers:
                 features[f"block.{block}"] = apart(maps, nets)
         units = apart(maps, nets).flatten(2)
