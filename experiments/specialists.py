@@ -203,7 +203,8 @@ EXPERIMENT = Experiment(
     ),
     to_reach="a measured gain on a many-class set, and the table by coverage",
     reduced="on Tiny ImageNet a small convolutional net for the ResNet-8, 10 epochs for 100, and 6 "
-    "specialists of 3 epochs for 12 of 20; on Omniglot 60 epochs for 200 and 12 specialists of 30 epochs for 24 of 60",
+    "specialists of 3 epochs for 12 of 20; on Omniglot 60 epochs for 200, and 12 specialists of 30 epochs "
+    "for 24 of 60",
     minutes=(90, 13),
     steps=steps,
     summarise=summarise,

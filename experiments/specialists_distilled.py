@@ -180,8 +180,8 @@ EXPERIMENT = Experiment(
     source="nobody: arXiv:1503.02531 left it open (section 7)",
     published=(),
     to_reach=f"one student that keeps ≥ {BAR:.0f} % of the gain",
-    reduced="on Tiny ImageNet alone; the `specialists` experiment's reduced form, students 12 epochs for 100, "
-    "12 views an image for 40",
+    reduced="on Tiny ImageNet alone; the `specialists` experiment's reduced form, students 12 epochs for "
+    "100, 12 views an image for 40",
     minutes=(120, 18),
     steps=steps,
     summarise=summarise,

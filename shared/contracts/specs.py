@@ -141,10 +141,10 @@ class SpecialistTraining(Contract):
     budget: Budget = Budget(epochs=10, learning_rate=3e-4)
     regularisation: Regularisation = Regularisation()
     rest: Literal["dustbin", "soft_targets"] = "dustbin"
-    """What stands for all other classes: one dustbin class, or the generalist's soft targets over the
-    classes that are not special, for the images that are not (section 6.1). The latter are taken at T = 1 and every image weighs
-    the same, as hard targets of special images and soft ones of the others would not add up otherwise; so
-    weights and temperature are not used then."""
+    """What stands for all other classes: one dustbin class, or the generalist's soft targets over the classes
+    that are not special, for the images that are not (section 6.1). The latter are taken at T = 1 and every
+    image weighs the same, as hard targets of special images and soft ones of the others would not add up
+    otherwise; so weights and temperature are not used then."""
     soft_weight: float = Field(default=0.5, ge=0)
     """Of the generalist's soft targets over the special classes and the dustbin, shifted to the resampled
     class shares; 0 leaves them out. They keep a specialist from overfitting."""
