@@ -37,7 +37,7 @@ VIEW = TeacherView.model_validate(
         "digest": DIGEST,
         "classes": CLASSES,
         "input": INPUT,
-        "architecture": {"hidden_units": [16]},
+        "architecture": {"architecture": "mlp", "hidden_units": [16]},
         "members": 1,
         "merge": "geometric",
         "tempers": True,
