@@ -628,9 +628,10 @@ class Diverged(JobFailed):
 
     remedy = "Lower the learning rate."
 
-    def __init__(self, epoch: int, loss: float, step: int | None = None) -> None:
+    def __init__(self, epoch: int, loss: float, step: int | None = None, *, of: str = "") -> None:
         where = f"epoch {epoch}" if step is None else f"step {step} of epoch {epoch}"
-        super().__init__(f"the loss is {loss} in {where}; the last good checkpoint is kept")
+        whose = f" of {of}" if of else ""
+        super().__init__(f"the loss{whose} is {loss} in {where}; the last good checkpoint is kept")
         self.epoch = epoch
         self.step = step
 

@@ -164,6 +164,14 @@ class DistillationReport(JobReport):
     curves: tuple[TrainingCurve, ...]
 
 
+class Divergence(Contract):
+    """Where a loss was not finite any more: epoch and its step, both counted from 1."""
+
+    epoch: int
+    step: int | None
+    """None where it was noticed between two epochs."""
+
+
 class SweepTrial(Contract):
     """One point of a sweep, trained with each seed. Its value is the mean validation accuracy."""
 
@@ -175,11 +183,13 @@ class SweepTrial(Contract):
     """A seed each."""
     test_accuracies: tuple[float, ...]
     """For the report alone: nothing is chosen by them."""
+    diverged: Divergence | None = None
+    """The trial failed with one of its seeds; it has no accuracies then."""
 
     @property
     def validation_accuracy(self) -> float:
-        """Mean over seeds."""
-        return sum(self.validation_accuracies) / len(self.validation_accuracies)
+        """Mean over seeds; 0 where it diverged."""
+        return sum(self.validation_accuracies) / max(1, len(self.validation_accuracies))
 
 
 class SweptNetwork(Contract):
@@ -187,10 +197,12 @@ class SweptNetwork(Contract):
 
     network: Architecture
     job_id: str
-    """The child job that trained its trials."""
+    """The child job that trained its best trial."""
+    jobs: tuple[str, ...] = ()
+    """All child jobs that trained its trials; the first one trained its untaught twins."""
     parameters: int
     trials: tuple[SweepTrial, ...]
-    """In the order in which they were asked for."""
+    """Of the grid in the order of its points, of TPE one of each child job in turn."""
     best: int
     """Number of the trial of the highest mean validation accuracy."""
     untaught_validation_accuracies: tuple[float, ...]

@@ -1,8 +1,9 @@
 """A sweep over temperature and weights: the points tried, what a trial is worth, which student is taken.
 
-Optuna proposes the points and remembers them in a study, one for each network. A study belongs to one process
-at a time, which asks for a round of trials, trains all their nets together, and tells their values. A trial
-that was asked for and not told, because its process died, is taken up again.
+Optuna proposes the points and remembers them in a study, one for each network. Several processes may share a
+study: each has its part of the trials, asks for a round of them, trains all their nets together, and tells
+their values. A trial that was asked for and not told, because its process died, is taken up again by the next
+process of its part.
 """
 
 import itertools
@@ -12,7 +13,7 @@ from typing import Final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from shared.contracts.specs import FloatRange, SweepConstraint, SweepSpec
 from shared.contracts.training import Objective
@@ -23,6 +24,9 @@ STARTUP_TRIALS: Final = 10
 
 ROUND_TRIALS: Final = 5
 """Trials of each later round of TPE: what was learnt so far steers them, none of them steers another."""
+
+_PART: Final = "part"
+"""The attribute of a trial that says whose it is; without it, its process died while it asked."""
 
 
 @dataclass(frozen=True)
@@ -51,34 +55,39 @@ def open_study(name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
     )
 
 
-def next_round(study: optuna.Study, order: SweepSpec, most: int) -> tuple[Trial, ...]:
-    """Return the trials to train next, none where all are done; at most so many.
+def next_round(
+    study: optuna.Study, order: SweepSpec, most: int, *, part: int = 0, parts: int = 1
+) -> tuple[Trial, ...]:
+    """Return the trials of a part to train next, none where all are done; at most so many.
 
-    A grid goes through its points in the order in which they are listed. TPE's proposals follow from the
-    first seed and from what was told, so that a sweep can be repeated.
+    A grid goes through its points in the order in which they are listed; with three parts, the first one
+    takes the first, fourth, seventh point. TPE's proposals follow from the first seed, the part and what was
+    told, so a sweep can be repeated where its parts run one after another.
     """
-    space = _space(order)
-    begun = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if set(trial.params) == set(space):
-            begun.append(trial)
-        else:  # its process died between two of its parameters
-            study.tell(trial.number, state=TrialState.FAIL)
-    if begun:
-        return tuple(_trial(trial.number, trial.params) for trial in begun[:most])
-    told = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    asked = (
-        _queue_grid(study, order, told, most) if order.sampler == "grid" else _tpe_round(order, told, most)
-    )
-    study.sampler = optuna.samplers.TPESampler(
-        n_startup_trials=STARTUP_TRIALS, seed=mixed_seed("sweep", order.seeds[0], len(told)) % 2**32
-    )
-    return tuple(_trial(trial.number, trial.params) for trial in (study.ask(space) for _ in range(asked)))
+    if not (begun := _trials_of(study, part, TrialState.RUNNING)):
+        done = len(_trials_of(study, part, TrialState.COMPLETE, TrialState.FAIL))
+        if order.sampler == "grid":
+            _take_points(study, order, _points(order)[part::parts][done:][:most], part)
+        else:
+            left = trials_wanted(order, part=part, parts=parts) - done
+            startup = -(-STARTUP_TRIALS // parts) - done
+            _ask_tpe(study, order, min(most, left, startup if startup > 0 else ROUND_TRIALS), part, done)
+        begun = _trials_of(study, part, TrialState.RUNNING)
+    return tuple(Trial(trial.number, Objective(**trial.params)) for trial in begun[:most])
 
 
 def tell(study: optuna.Study, number: int, validation_accuracies: Sequence[float]) -> None:
-    """Write down what a trial is worth: its mean validation accuracy over seeds. Telling it twice is once."""
-    study.tell(number, mean(validation_accuracies), skip_if_finished=True)
+    """Write down what a trial is worth: its mean validation accuracy over seeds. Telling it twice is once.
+
+    Args:
+        study: of the trial.
+        number: of the trial.
+        validation_accuracies: one a seed; none where it diverged, and then it has failed.
+    """
+    if validation_accuracies:
+        study.tell(number, mean(validation_accuracies), skip_if_finished=True)
+    else:
+        study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def tell_known(study: optuna.Study, known: Mapping[int, Sequence[float]]) -> None:
@@ -88,9 +97,10 @@ def tell_known(study: optuna.Study, known: Mapping[int, Sequence[float]]) -> Non
             tell(study, trial.number, known[trial.number])
 
 
-def trials_wanted(order: SweepSpec) -> int:
-    """Return how many trials each network gets."""
-    return len(_points(order)) if order.sampler == "grid" else order.trials
+def trials_wanted(order: SweepSpec, *, part: int = 0, parts: int = 1) -> int:
+    """Return how many trials a part of each network's gets; without parts, all of them."""
+    trials = len(_points(order)) if order.sampler == "grid" else order.trials
+    return len(range(part, trials, parts))
 
 
 def mean(values: Sequence[float]) -> float:
@@ -167,26 +177,29 @@ def _points(order: SweepSpec) -> list[dict[str, float]]:
     ]
 
 
-def _queue_grid(study: optuna.Study, order: SweepSpec, told: Sequence[FrozenTrial], most: int) -> int:
-    """Queue the next points of the grid in the study; return how many are to be asked for."""
-    done = {_key(trial.params) for trial in told}
-    wanted = [point for point in _points(order) if _key(point) not in done][:most]
-    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    queued = {_key(trial.system_attrs["fixed_params"]) for trial in waiting}
-    for point in wanted:
-        if _key(point) not in queued:
-            study.enqueue_trial(point)
-    return len(wanted)
+def _trials_of(study: optuna.Study, part: int, *states: TrialState) -> list[FrozenTrial]:
+    found = study.get_trials(deepcopy=False, states=states)
+    return [trial for trial in found if trial.user_attrs.get(_PART) == part]
 
 
-def _tpe_round(order: SweepSpec, told: Sequence[FrozenTrial], most: int) -> int:
-    startup = STARTUP_TRIALS - len(told)
-    return min(most, order.trials - len(told), startup if startup > 0 else ROUND_TRIALS)
+def _take_points(
+    study: optuna.Study, order: SweepSpec, points: Sequence[Mapping[str, float]], part: int
+) -> None:
+    """Write the points down as trials of this part that have begun, each in one entry."""
+    for point in points:
+        study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=dict(point),
+                distributions=_space(order),
+                user_attrs={_PART: part},
+            )
+        )
 
 
-def _key(point: Mapping[str, float]) -> tuple[float, float, float]:
-    return point["temperature"], point["soft_weight"], point["hard_weight"]
-
-
-def _trial(number: int, params: Mapping[str, float]) -> Trial:
-    return Trial(number, Objective(**params))
+def _ask_tpe(study: optuna.Study, order: SweepSpec, trials: int, part: int, done: int) -> None:
+    study.sampler = optuna.samplers.TPESampler(
+        n_startup_trials=STARTUP_TRIALS, seed=mixed_seed("sweep", order.seeds[0], part, done) % 2**32
+    )
+    for _ in range(trials):
+        study.ask(_space(order)).set_user_attr(_PART, part)

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -9,6 +10,8 @@ import redis
 from optuna.storages import JournalStorage
 
 from shared.adapters.redis_studies import KEPT_S, RedisJournal
+from shared.contracts.specs import FloatRange, SweepSpec
+from shared.distillation.sweep import next_round, open_study, tell
 from shared.errors import JobStoreUnavailable
 from tests.support.redis_server import RedisServer
 
@@ -46,6 +49,38 @@ def test_a_study_is_the_same_for_whoever_opens_it_next(journal: Callable[..., Re
     assert [t.params for t in second.trials] == [t.params for t in first.trials]
     assert second.best_value == first.best_value
     assert not study_on(journal("j-1-001")).trials, "another study"
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_parts_that_ask_at_the_same_time_share_a_study_and_take_no_trial_twice(
+    journal: Callable[..., RedisJournal], sampler: str
+) -> None:
+    order = SweepSpec(
+        name="s",
+        teacher="t",
+        dataset="d",
+        temperatures=FloatRange(values=tuple(range(1, 13))),
+        sampler=sampler,
+        trials=12,
+    )
+
+    def train(part: int) -> list[int]:
+        study = open_study("n", JournalStorage(journal()))
+        numbers = []
+        while trials := next_round(study, order, 2, part=part, parts=3):
+            for trial in trials:
+                tell(study, trial.number, [trial.objective.temperature])
+                numbers.append(trial.number)
+        return numbers
+
+    with ThreadPoolExecutor(3) as pool:
+        trained = list(pool.map(train, range(3)))
+    assert [len(numbers) for numbers in trained] == [4, 4, 4]
+    assert sorted(number for numbers in trained for number in numbers) == list(range(12))
+    told = study_on(journal()).trials
+    assert all(trial.value == trial.params["temperature"] for trial in told)
+    if sampler == "grid":
+        assert len({trial.value for trial in told}) == 12
 
 
 def test_nothing_is_kept_as_a_pickle(journal: Callable[..., RedisJournal], redis_url: str) -> None:

@@ -16,7 +16,8 @@ from shared.contracts.jobs import JobResult
 from shared.contracts.reports import SweepReport
 from shared.contracts.specs import FloatRange, SweepConstraint, SweepSpec
 from shared.contracts.training import Budget
-from shared.errors import InvalidRange, TeacherDoesNotTemper
+from shared.errors import Diverged, InvalidRange, TeacherDoesNotTemper
+from shared.jobs.checks import sweep as checks
 from tests.support.kinds import Bench, SharpTeacher, one_thread
 from tests.support.redis_server import RedisServer
 
@@ -177,6 +178,89 @@ def test_with_a_constraint_the_smallest_that_keeps_to_it_is_published_or_none(
         assert bench.store.students.card(result.student).architecture == NARROW
 
 
+TEN = spec(networks=(WIDE,), temperatures=FloatRange(values=(1.0, 2.0, 4.0, 8.0, 20.0)))
+"""Ten points of one network: two child jobs."""
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_the_trials_of_one_network_are_shared_by_several_jobs_and_its_twins_are_trained_once(
+    bench: Bench, sampler: str
+):
+    trained: list[tuple[str, int]] = []
+    real = sweep_trials.train_cohort
+
+    def noting(*arguments: object, **options: object) -> object:
+        trained.extend((net.arm, net.seed) for net in arguments[1])
+        return real(*arguments, **options)
+
+    bench.monkeypatch.setattr(sweep_trials, "train_cohort", noting)
+    order = TEN.model_copy(update={"sampler": sampler, "trials": 10, "budget": Budget(epochs=1)})
+    bench.run("j-1", order)
+    assert bench.runs == ["j-1", "j-1-000", "j-1-001", "j-1"]
+    network = report_of(bench, "j-1").networks[0]
+    assert network.jobs == ("j-1-000", "j-1-001")
+    assert network.job_id in network.jobs
+    assert [trial.number for trial in network.trials] == list(range(10))
+    assert sorted(arm for arm, seed in trained if seed == 0) == sorted(
+        ["untaught", *(f"trial-{number}" for number in range(10))]
+    )
+    assert network.best_trial.validation_accuracy == max(t.validation_accuracy for t in network.trials)
+    if sampler == "grid":  # in the order of its points, whichever job trained them
+        points = [(trial.temperature, trial.hard_weight) for trial in network.trials]
+        assert points == [(t, h) for t in (1.0, 2.0, 4.0, 8.0, 20.0) for h in (0.0, 0.5)]
+
+
+def test_trials_become_the_same_in_one_job_as_in_two(bench: Bench):
+    bench.run("j-1", TEN)
+    bench.monkeypatch.setattr(checks, "TRIALS_A_CHILD", 10)
+    bench.run("j-2", TEN)
+    assert bench.runs.count("j-2-000") == 1
+    assert "j-2-001" not in bench.runs
+    two, one = (report_of(bench, job_id).networks[0] for job_id in ("j-1", "j-2"))
+    assert two.trials == one.trials
+    assert (two.best, two.seed) == (one.best, one.seed)
+    assert two.untaught_test_accuracies == one.untaught_test_accuracies
+
+
+FLOOD = 3e38
+"""A soft weight whose product with T² is beyond 32-bit floats from T = 2 on."""
+
+
+def test_a_trial_that_diverges_is_told_as_such_and_the_others_end_as_without_it(bench: Bench):
+    order = spec(networks=(WIDE,), soft_weights=FloatRange(values=(1.0, FLOOD)))
+    order = order.model_copy(update={"temperatures": FloatRange(values=(4.0, 20.0))})
+    result = bench.run("j-1", order)
+    assert result.student
+    report = report_of(bench, "j-1")
+    network = report.networks[0]
+    assert [trial.diverged is not None for trial in network.trials] == [False, False, True, True] * 2
+    gone, whole = network.trials[2], network.trials[0]
+    assert (gone.diverged.epoch, gone.diverged.step) == (1, 1)
+    assert gone.validation_accuracies == gone.test_accuracies == ()
+    assert network.best_trial.diverged is None
+    assert report.warnings == ("4 of 8 trials of mlp 24 diverged and were left out",)
+    page = bench.store.job("j-1").report_md.read_text()
+    assert page.count("| diverged at step 1 of epoch 1 |  |") == 4
+
+    bench.run("j-2", order.model_copy(update={"soft_weights": FloatRange(values=(1.0,))}))
+    alone = report_of(bench, "j-2").networks[0]
+    assert alone.trials[0].validation_accuracies == whole.validation_accuracies
+    assert alone.untaught_validation_accuracies == network.untaught_validation_accuracies
+
+
+def test_where_every_trial_diverges_the_sweep_does(bench: Bench):
+    order = spec(networks=(WIDE,), temperatures=FloatRange(values=(4.0, 20.0)))
+    order = order.model_copy(update={"soft_weights": FloatRange(values=(FLOOD,))})
+    with pytest.raises(Diverged, match="all 4 trials of mlp 24 is nan in step 1 of epoch 1"):
+        bench.run("j-1", order)
+
+
+def test_a_budget_that_suits_not_even_the_twins_fails_the_sweep(bench: Bench):
+    hot = Budget(epochs=2, batch_size=32, optimizer="sgd", learning_rate=100.0, weight_decay=1.0)
+    with pytest.raises(Diverged):
+        bench.run("j-1", spec(networks=(WIDE,), budget=hot))
+
+
 def interrupted_after(bench: Bench, nets: int) -> Callable[..., object]:
     """Return `train_cohort` that dies once so many of a round's cohorts were trained."""
     real, calls = sweep_trials.train_cohort, []
@@ -194,6 +278,7 @@ def interrupted_after(bench: Bench, nets: int) -> Callable[..., object]:
 @pytest.mark.parametrize("sampler", ["grid", "tpe"])
 def test_a_child_that_dies_goes_on_with_the_trials_that_were_told(bench: Bench, sampler: str):
     order = spec(sampler=sampler, networks=(WIDE,), trials=13)
+    bench.monkeypatch.setattr(checks, "TRIALS_A_CHILD", 13)
     bench.monkeypatch.setattr(sweep_trials, "_MOST_TOGETHER", 8)  # 4 trials a round
     whole = bench.run("j-1", order)
     assert whole.student

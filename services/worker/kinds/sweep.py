@@ -1,8 +1,8 @@
 """A job of kind `sweep`: temperature, weights and width on one transfer set, and the student that follows.
 
-Stages: check, plan, transfer_set, train (by child jobs, one for each network), export, evaluate, report. The
-teacher is asked by this job alone. The study of each network stays on Redis until the report is written; the
-report has all that was in it.
+Stages: check, plan, transfer_set, train (by child jobs, one or several for each network), export, evaluate,
+report. The teacher is asked by this job alone. The study of each network stays on Redis until the report is
+written; the report has all that was in it.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, JsonValue
 
-from services.worker.kinds.sweep_trials import TAUGHT, UNTAUGHT, TrialsOutcome
+from services.worker.kinds.sweep_parts import Joined, join, part_of
+from services.worker.kinds.sweep_trials import TAUGHT, UNTAUGHT
 from services.worker.stages import outcomes
 from services.worker.stages.asking import ask_all, teacher_parameters
 from services.worker.stages.bundle import Exported, export_net, publish_bundle
@@ -39,20 +40,19 @@ from shared.distillation.cohort import TrainedNet
 from shared.distillation.evaluation import evaluate
 from shared.distillation.inference import net_logits
 from shared.distillation.reports.files import report_files, write_files
-from shared.distillation.sweep import Candidate, choose, mean, satisfies
+from shared.distillation.reports.sweep import network_name
+from shared.distillation.sweep import Candidate, choose, satisfies
 from shared.distillation.verdict import compare
-from shared.jobs.checks.sweep import check_ranges, check_sweep, one_value
+from shared.jobs.checks.sweep import check_ranges, check_sweep, children_a_network, one_value
 from shared.models.network import Network
 
 
 @dataclass(frozen=True)
 class _Swept:
-    """A network whose trials are done: what its child job left, and its best trial exported here."""
+    """A network whose trials are done: what its child jobs left, and its best trial exported here."""
 
     network: Architecture
-    child: ChildJob
-    path: Path
-    outcome: TrialsOutcome
+    joined: Joined
     nets: list[TrainedNet]
     exported: Exported
     candidate: Candidate
@@ -60,7 +60,7 @@ class _Swept:
     @property
     def objective(self) -> Objective:
         """What the best trial's nets were taught by."""
-        best = next(trial for trial in self.outcome.trials if trial.number == self.outcome.best)
+        best = self.joined.best
         return Objective(
             temperature=best.temperature, soft_weight=best.soft_weight, hard_weight=best.hard_weight
         )
@@ -101,6 +101,7 @@ def sweep(context: JobContext, spec: SweepSpec) -> JobResult:
         )
         answers_at = _ask_held_out(context, spec, manifest, teacher, client)
     studies = [f"{context.job_id}-{place:03d}" for place in range(len(spec.networks))]
+    parts = children_a_network(spec)
     children = context.children(
         [
             SweepTrialsSpec(
@@ -109,14 +110,17 @@ def sweep(context: JobContext, spec: SweepSpec) -> JobResult:
                 study=study,
                 transfer_set=transfer_set.digest,
                 network=network,
+                part=part,
+                parts=parts,
                 order=spec,
             )
             for study, network in zip(studies, spec.networks, strict=True)
+            for part in range(parts)
         ]
     )
     swept = [
-        _export(context, spec, manifest, preprocessing, network, child)
-        for network, child in zip(spec.networks, children, strict=True)
+        _export(context, spec, manifest, preprocessing, network, children[parts * place :][:parts])
+        for place, network in enumerate(spec.networks)
     ]
     answers = _Answers(context, spec, answers_at)
     candidate = choose([one.candidate for one in swept], spec.constraint, answers.validation_accuracy)
@@ -140,6 +144,7 @@ def sweep(context: JobContext, spec: SweepSpec) -> JobResult:
         chosen=swept.index(chosen) if chosen else None,
         student_version=version,
         curves=tuple(net.curve for net in chosen.nets) if chosen else (),
+        warnings=tuple(warning for one in swept for warning in _warnings(one)),
         cost=cost_of(
             context,
             _seconds(transfer_set, swept, answers_at, verdict_at),
@@ -222,24 +227,25 @@ def _export(
     manifest: DatasetManifest,
     preprocessing: Preprocessing,
     network: Architecture,
-    child: ChildJob,
+    children: Sequence[ChildJob],
 ) -> _Swept:
-    """Export the best trial's best seed of a network, all networks on this machine."""
-    assert child.result is not None, "it succeeded"
-    assert child.result.artefact is not None, "it names what it left"
-    path = context.child_files(child).directory / child.result.artefact
-    outcome = outcomes.load(path / "trials.json", TrialsOutcome)
-    nets = outcomes.load_nets(path)
-    best = max((net for net in nets if net.arm == TAUGHT), key=lambda net: net.validation_accuracy or 0.0)
-    inputs: dict[str, JsonValue] = {"child": child.id, "trials": path.name, "seed": best.seed}
-    exported = export_net(context, inputs, network, spec.dataset, manifest, preprocessing, best)
-    trial = next(trial for trial in outcome.trials if trial.number == outcome.best)
+    """Export the best trial's best seed of a network, all networks on this machine.
+
+    Raises:
+        Diverged: every trial of the network did.
+    """
+    joined = join(network, [part_of(context, child) for child in children])
+    taught = [net for net in outcomes.load_nets(joined.best_part.path) if net.arm == TAUGHT]
+    untaught = [net for net in outcomes.load_nets(joined.parts[0].path) if net.arm == UNTAUGHT]
+    served = max(taught, key=lambda net: net.validation_accuracy or 0.0)
+    inputs: dict[str, JsonValue] = {**joined.name_of_best, "seed": served.seed}
+    exported = export_net(context, inputs, network, spec.dataset, manifest, preprocessing, served)
     candidate = Candidate(
         parameters=Network(network, manifest.input, len(manifest.classes)).parameters,
-        validation_accuracy=mean(trial.validation_accuracies),
+        validation_accuracy=joined.best.validation_accuracy,
         p50_ms=next(one.p50_ms for one in exported.outcome.latency if one.batch == 1),
     )
-    return _Swept(network, child, path, outcome, nets, exported, candidate)
+    return _Swept(network, joined, taught + untaught, exported, candidate)
 
 
 def _compare(
@@ -276,18 +282,26 @@ def _compare(
         outcomes.save(aside / "verdict.json", verdict)
         context.progress(Stage.EVALUATE, len(chosen.nets), len(chosen.nets), "nets")
 
-    return context.once(Stage.EVALUATE, {"child": chosen.child.id, "trials": chosen.path.name}, build)
+    return context.once(Stage.EVALUATE, chosen.joined.name_of_best, build)
+
+
+def _warnings(one: _Swept) -> list[str]:
+    trials = one.joined.trials
+    diverged = sum(trial.diverged is not None for trial in trials)
+    name = network_name(one.network)
+    return [f"{diverged} of {len(trials)} trials of {name} diverged and were left out"] if diverged else []
 
 
 def _in_report(one: _Swept, spec: SweepSpec, answers: _Answers) -> SweptNetwork:
     return SweptNetwork(
         network=one.network,
-        job_id=one.child.id,
+        job_id=one.joined.best_part.child.id,
+        jobs=tuple(part.child.id for part in one.joined.parts),
         parameters=one.candidate.parameters,
-        trials=one.outcome.trials,
-        best=one.outcome.best,
-        untaught_validation_accuracies=one.outcome.untaught_validation_accuracies,
-        untaught_test_accuracies=one.outcome.untaught_test_accuracies,
+        trials=one.joined.trials,
+        best=one.joined.best.number,
+        untaught_validation_accuracies=one.joined.parts[0].outcome.untaught_validation_accuracies,
+        untaught_test_accuracies=one.joined.parts[0].outcome.untaught_test_accuracies,
         seed=one.exported.outcome.seed,
         onnx_bytes=(one.exported.path / "model.onnx").stat().st_size,
         latency=one.exported.outcome.latency,
@@ -299,8 +313,9 @@ def _seconds(
     transfer_set: BuiltTransferSet, swept: Sequence[_Swept], answers_at: Path, verdict_at: Path | None
 ) -> dict[Stage, float]:
     """Return the seconds of each stage; training is the sum over the child jobs, wherever they ran."""
-    rounds = [folder for one in swept for folder in one.path.parent.glob(f"{Stage.TRAIN.value}-*")]
-    evaluations = [one.path for one in swept] + ([verdict_at] if verdict_at else [])
+    answered = [part.path for one in swept for part in one.joined.parts]
+    rounds = [folder for path in answered for folder in path.parent.glob(f"{Stage.TRAIN.value}-*")]
+    evaluations = answered + ([verdict_at] if verdict_at else [])
     return {
         Stage.TRANSFER_SET: transfer_set.seconds + seconds_of(answers_at),
         Stage.TRAIN: sum(map(seconds_of, rounds)),

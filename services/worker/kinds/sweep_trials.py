@@ -1,8 +1,9 @@
-"""A job of kind `sweep_trials`: the trials of one network of a sweep, made by a job of kind `sweep`.
+"""A job of kind `sweep_trials`: a part of the trials of one network, made by a job of kind `sweep`.
 
 Rounds of trials come from the network's study on Redis. All nets of a round are one cohort, trained together
-on the transfer set that the parent built; the first round trains the untaught twins, too. A round is on disk
-before its values are told, so that a job that died goes on with what was done.
+on the transfer set that the parent built; the first round of the first part trains the untaught twins, too.
+Where a loss is not finite, the round is trained again without that trial. A round is on disk before its
+values are told, so that a job that died goes on with what was done.
 """
 
 import shutil
@@ -24,8 +25,9 @@ from shared.adapters.redis_studies import RedisJournal
 from shared.artefacts.files import digest_of
 from shared.artefacts.tensors import Array, read_tensors, write_tensors
 from shared.contracts.jobs import JobResult, Stage
-from shared.contracts.reports import SweepTrial
+from shared.contracts.reports import Divergence, SweepTrial
 from shared.contracts.specs import SweepTrialsSpec
+from shared.contracts.training import Objective
 from shared.distillation.cohort import HARD_LABELS, Net, TrainedNet, train_cohort
 from shared.distillation.examples import Examples
 from shared.distillation.inference import net_logits
@@ -39,6 +41,7 @@ from shared.distillation.sweep import (
     tell_known,
     trials_wanted,
 )
+from shared.errors import Diverged
 from shared.models.devices import torch_device
 from shared.models.network import Network
 
@@ -57,8 +60,10 @@ class TrialsOutcome(BaseModel):
     """What the parent reads, `trials.json`; beside it the nets of the best trial and the untaught ones."""
 
     trials: tuple[SweepTrial, ...]
-    best: int
+    best: int | None
+    """None where every trial diverged."""
     untaught_validation_accuracies: tuple[float, ...]
+    """Empty but in the first part."""
     untaught_test_accuracies: tuple[float, ...]
 
 
@@ -68,14 +73,15 @@ class _Told(BaseModel):
     soft_weight: float
     hard_weight: float
     validation_accuracies: tuple[float, ...]
+    diverged: Divergence | None = None
 
 
 class _Round(BaseModel):
     """`round.json`; in `predictions.safetensors` each net's classes of the test images, by arm and seed."""
 
     trials: tuple[_Told, ...]
-    best: int
-    """The trial of the round whose nets are kept."""
+    best: int | None
+    """The trial of the round whose nets are kept; None where all diverged."""
     untaught_validation_accuracies: tuple[float, ...] | None
 
 
@@ -95,7 +101,7 @@ def train_trials(context: JobContext, spec: SweepTrialsSpec) -> JobResult:
     try:
         study = open_study(spec.study, JournalStorage(journal))
         tell_known(study, job.told())
-        while trials := next_round(study, spec.order, job.most):
+        while trials := next_round(study, spec.order, job.most, part=spec.part, parts=spec.parts):
             done = job.train(trials)
             for trial, told in zip(trials, done.trials, strict=True):
                 tell(study, trial.number, told.validation_accuracies)
@@ -105,7 +111,7 @@ def train_trials(context: JobContext, spec: SweepTrialsSpec) -> JobResult:
 
 
 class _Sweeping:
-    """The stages of one network's trials."""
+    """The stages of one part of a network's trials."""
 
     def __init__(
         self, context: JobContext, spec: SweepTrialsSpec, network: Network, examples: Examples
@@ -137,21 +143,21 @@ class _Sweeping:
     def train(self, trials: Sequence[Trial]) -> _Round:
         """Train a round's nets together, unless that was done before."""
         known = self.rounds()
-        with_twins = not any(one.untaught_validation_accuracies for one in known.values())
+        with_twins = self.spec.part == 0 and not any(
+            one.untaught_validation_accuracies for one in known.values()
+        )
         inputs: dict[str, JsonValue] = {
             "spec": self.spec.model_dump(mode="json"),
             "trials": [[trial.number, trial.objective.model_dump(mode="json")] for trial in trials],
             "untaught": with_twins,
         }
-        nets = [
-            Net(_arm(trial.number), seed, trial.objective) for trial in trials for seed in self.order.seeds
-        ]
+        objectives = {_arm(trial.number): trial.objective for trial in trials}
         if with_twins:
-            nets += [Net(UNTAUGHT, seed, HARD_LABELS) for seed in self.order.seeds]
+            objectives[UNTAUGHT] = HARD_LABELS
         checkpoints = self.context.files.directory / "checkpoints" / digest_of(inputs)[:16]
         before = sum(len(one.trials) for one in known.values())
         folder = self.context.once(
-            Stage.TRAIN, inputs, lambda aside: self._train(aside, trials, nets, checkpoints, before)
+            Stage.TRAIN, inputs, lambda aside: self._train(aside, trials, objectives, checkpoints, before)
         )
         # A sweep has many rounds, and a round on disk needs no checkpoint any more.
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -164,24 +170,62 @@ class _Sweeping:
         return self.context.once(Stage.EVALUATE, inputs, lambda aside: self._evaluate(aside, rounds))
 
     def _train(
-        self, aside: Path, trials: Sequence[Trial], nets: Sequence[Net], checkpoints: Path, before: int
+        self,
+        aside: Path,
+        trials: Sequence[Trial],
+        objectives: Mapping[str, Objective],
+        checkpoints: Path,
+        before: int,
     ) -> None:
-        epochs = self.order.budget.epochs
-        total = max(trials_wanted(self.order), before + len(trials)) * epochs
+        """Train all arms together, and where that ends in a loss that is not finite its halves apart.
 
-        def on_epoch(done: int, _epochs: int, metrics: dict[str, float]) -> None:
+        What a net becomes does not depend on its company, so in the end only the trials that diverge are
+        missing.
+        """
+        trained: list[TrainedNet] = []
+        diverged: dict[str, Divergence] = {}
+        left = [list(objectives)]
+        while left:
+            arms = left.pop()
+            done = before + len({net.arm for net in trained} - {UNTAUGHT}) + len(diverged)
+            try:
+                trained += self._together({arm: objectives[arm] for arm in arms}, checkpoints, done)
+            except Diverged as error:
+                if arms == [UNTAUGHT]:
+                    raise  # the budget suits nobody
+                if len(arms) == 1:
+                    # Not the error itself: its traceback would keep the nets in memory.
+                    diverged[arms[0]] = Divergence(epoch=error.epoch, step=error.step)
+                    self.context.note(f"{arms[0]} diverged, the others go on: {error}")
+                else:
+                    half = len(arms) // 2
+                    left += [arms[half:], arms[:half]]
+        self._save(aside, trials, trained, diverged)
+
+    def _together(
+        self, objectives: Mapping[str, Objective], checkpoints: Path, done: int
+    ) -> tuple[TrainedNet, ...]:
+        """Train these arms with every seed as one cohort, after so many trials of this part."""
+        epochs = self.order.budget.epochs
+        seeds = self.order.seeds
+        nets = [Net(arm, seed, objective) for arm, objective in objectives.items() for seed in seeds]
+        here = len(objectives.keys() - {UNTAUGHT})
+        # A trial that was in two rounds, because its job died between them, is done twice.
+        wanted = max(trials_wanted(self.order, part=self.spec.part, parts=self.spec.parts), done + here)
+
+        def on_epoch(epoch: int, _epochs: int, metrics: dict[str, float]) -> None:
             reached = [value for name, value in metrics.items() if name.endswith("_validation_accuracy")]
             self.context.progress(
                 Stage.TRAIN,
-                before * epochs + done * len(trials),
-                total,
+                done * epochs + epoch * here,
+                wanted * epochs,
                 "epochs",
                 {"best_validation_accuracy": max(reached), "nets_together": float(len(nets))},
                 may_stop=False,
             )
 
-        self.context.progress(Stage.TRAIN, before * epochs, total, "epochs")
-        trained = train_cohort(
+        self.context.progress(Stage.TRAIN, done * epochs, wanted * epochs, "epochs")
+        return train_cohort(
             self.spec.network,
             nets,
             self.examples,
@@ -189,14 +233,19 @@ class _Sweeping:
             preprocessing=self.preprocessing,
             budget=self.order.budget,
             device=self.device,
-            checkpoints=checkpoints,
+            checkpoints=checkpoints / digest_of(list(objectives))[:16],
             checkpoint_every_s=self.context.settings.checkpoint_s,
             on_epoch=on_epoch,
             should_stop=self.context.stop.is_set,
         )
-        self._save(aside, trials, trained)
 
-    def _save(self, aside: Path, trials: Sequence[Trial], trained: Sequence[TrainedNet]) -> None:
+    def _save(
+        self,
+        aside: Path,
+        trials: Sequence[Trial],
+        trained: Sequence[TrainedNet],
+        diverged: Mapping[str, Divergence],
+    ) -> None:
         by_arm: dict[str, list[TrainedNet]] = {}
         for net in trained:
             by_arm.setdefault(net.arm, []).append(net)
@@ -206,12 +255,14 @@ class _Sweeping:
                 temperature=trial.objective.temperature,
                 soft_weight=trial.objective.soft_weight,
                 hard_weight=trial.objective.hard_weight,
-                validation_accuracies=_accuracies(by_arm[_arm(trial.number)]),
+                validation_accuracies=_accuracies(by_arm.get(_arm(trial.number), ())),
+                diverged=diverged.get(_arm(trial.number)),
             )
             for trial in trials
         )
-        best = _best(told).number
-        kept = [_renamed(net, TAUGHT) for net in by_arm[_arm(best)]] + by_arm.get(UNTAUGHT, [])
+        best = _best(told)
+        taught = by_arm[_arm(best)] if best is not None else []
+        kept = [_renamed(net, TAUGHT) for net in taught] + by_arm.get(UNTAUGHT, [])
         outcomes.save_nets(aside, tuple(kept))
         write_tensors(aside / "predictions.safetensors", self._predictions(trained))
         untaught = _accuracies(by_arm[UNTAUGHT]) if UNTAUGHT in by_arm else None
@@ -239,19 +290,21 @@ class _Sweeping:
             predictions |= read_tensors(folder / "predictions.safetensors")[0]
 
         def reached(arm: str) -> tuple[float, ...]:
-            return tuple(float(np.mean(predictions[f"{arm}/{seed}"] == labels)) for seed in self.order.seeds)
+            """Return none for an arm that diverged, or is of another part."""
+            answers = [predictions.get(f"{arm}/{seed}") for seed in self.order.seeds]
+            return tuple(float(np.mean(answer == labels)) for answer in answers if answer is not None)
 
         # A trial that was in two rounds, because its job died between them, counts once.
         told = {trial.number: trial for one in rounds.values() for trial in one.trials}
-        best = _best([told[number] for number in sorted(told)]).number
-        of_best = next(folder for folder, one in rounds.items() if one.best == best)
-        with_twins, twins = next(
-            (folder, one.untaught_validation_accuracies)
-            for folder, one in rounds.items()
-            if one.untaught_validation_accuracies is not None
-        )
-        nets = [net for net in outcomes.load_nets(of_best) if net.arm == TAUGHT]
-        nets += [net for net in outcomes.load_nets(with_twins) if net.arm == UNTAUGHT]
+        best = _best([told[number] for number in sorted(told)])
+        nets: list[TrainedNet] = []
+        twins: tuple[float, ...] = ()
+        for folder, one in rounds.items():
+            if best is not None and one.best == best and not any(net.arm == TAUGHT for net in nets):
+                nets += [net for net in outcomes.load_nets(folder) if net.arm == TAUGHT]
+            if one.untaught_validation_accuracies is not None and not twins:
+                nets += [net for net in outcomes.load_nets(folder) if net.arm == UNTAUGHT]
+                twins = one.untaught_validation_accuracies
         outcomes.save_nets(aside, tuple(nets))
         outcome = TrialsOutcome(
             trials=tuple(
@@ -266,9 +319,11 @@ class _Sweeping:
         self.context.progress(Stage.EVALUATE, 1, 1, "sweeps")
 
 
-def _best(trials: Sequence[_Told]) -> _Told:
-    """Return the trial of the highest mean validation accuracy, the first of equals."""
-    return max(trials, key=lambda trial: mean(trial.validation_accuracies))
+def _best(trials: Sequence[_Told]) -> int | None:
+    """Return the number of the trial of the highest mean validation accuracy, the first of equals."""
+    whole = [trial for trial in trials if trial.diverged is None]
+    best = max(whole, key=lambda trial: mean(trial.validation_accuracies), default=None)
+    return best.number if best is not None else None
 
 
 def _accuracies(nets: Sequence[TrainedNet]) -> tuple[float, ...]:

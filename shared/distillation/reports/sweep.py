@@ -49,7 +49,7 @@ def page(report: SweepReport) -> list[str]:
         "## Every trial",
         "Validation accuracy chooses; test accuracy was looked at once, after the last trial, and chooses "
         "nothing. Means over seeds, with one standard deviation.",
-        *(part for one in report.networks for part in (f"### {_name(one.network)}", _trials(one))),
+        *(part for one in report.networks for part in (f"### {network_name(one.network)}", _trials(one))),
         "## Cost",
         sections.cost(report.cost),
     ]
@@ -73,9 +73,14 @@ def drawings(report: SweepReport) -> list[Drawing]:
 
 
 def at_each_temperature(trials: Sequence[SweepTrial]) -> list[SweepTrial]:
-    """Return for each temperature, from low to high, the trial whose weights validate best."""
+    """Return for each temperature, from low to high, the trial whose weights validate best.
+
+    A temperature at which all diverged is left out.
+    """
     best: dict[float, SweepTrial] = {}
     for trial in trials:
+        if trial.diverged is not None:
+            continue
         known = best.get(trial.temperature)
         if known is None or trial.validation_accuracy > known.validation_accuracy:
             best[trial.temperature] = trial
@@ -95,9 +100,9 @@ def _answer(report: SweepReport) -> str:
     trial = one.best_trial
     why = "the smallest that keeps to the constraint" if _constraint(report.spec.constraint) else "the best"
     sentence = (
-        f"**{_name(one.network)}** at T = {trial.temperature:g}, soft weight {trial.soft_weight:g}, hard "
-        f"weight {trial.hard_weight:g} is {why}: {_spread(trial.validation_accuracies)} of the validation "
-        f"images, {_spread(trial.test_accuracies)} of the test images."
+        f"**{network_name(one.network)}** at T = {trial.temperature:g}, soft weight {trial.soft_weight:g}, "
+        f"hard weight {trial.hard_weight:g} is {why}: {_spread(trial.validation_accuracies)} of the "
+        f"validation images, {_spread(trial.test_accuracies)} of the test images."
     )
     assert report.comparison is not None, "a chosen network is compared"
     return f"{sentence}\n\n{sections.verdict_sentence(report.comparison)}"
@@ -120,7 +125,7 @@ def _networks(report: SweepReport) -> str:
         ),
         (
             (
-                f"**{_name(one.network)}**" if place == report.chosen else _name(one.network),
+                f"**{network_name(one.network)}**" if place == report.chosen else network_name(one.network),
                 f"{one.parameters:,}",
                 f"{one.best_trial.temperature:g}",
                 f"{one.best_trial.soft_weight:g}",
@@ -169,13 +174,20 @@ def _trials(one: SweptNetwork) -> str:
                 f"{trial.temperature:g}",
                 f"{trial.soft_weight:g}",
                 f"{trial.hard_weight:g}",
-                _spread(trial.validation_accuracies),
-                _spread(trial.test_accuracies),
+                _validation(trial),
+                _spread(trial.test_accuracies) if trial.test_accuracies else "",
                 f"{trial.number}, the best" if trial.number == one.best else str(trial.number),
             )
             for trial in rows
         ),
     )
+
+
+def _validation(trial: SweepTrial) -> str:
+    if trial.diverged is None:
+        return _spread(trial.validation_accuracies)
+    step, epoch = trial.diverged.step, trial.diverged.epoch
+    return f"diverged in epoch {epoch}" if step is None else f"diverged at step {step} of epoch {epoch}"
 
 
 def _against_temperature(
@@ -191,7 +203,7 @@ def _against_temperature(
         reached = [of_trial(trial) for trial in trials]
         lines.append(
             Line(
-                _name(one.network),
+                network_name(one.network),
                 temperatures,
                 [100 * statistics.fmean(figures) for figures in reached],
                 [100 * statistics.stdev(figures) for figures in reached],
@@ -211,7 +223,8 @@ def _against_temperature(
     )
 
 
-def _name(network: Architecture) -> str:
+def network_name(network: Architecture) -> str:
+    """Return what the page calls a network."""
     if isinstance(network, Mlp):
         return f"mlp {'-'.join(map(str, network.hidden_units))}"
     return words.network(network)

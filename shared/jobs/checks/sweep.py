@@ -18,6 +18,11 @@ from shared.jobs.checks.common import dataset_of, need_few_children, need_fit, n
 from shared.jobs.checks.transfer_set import check_transfer_set
 from shared.jobs.ports import Catalogue
 
+TRIALS_A_CHILD: Final = 5
+"""A child job starts a process and reads the dataset: fewer trials would not be worth one of their own."""
+
+MOST_CHILDREN_A_NETWORK: Final = 8
+
 MOST_NETS: Final = 10_000
 """Nets (trials times seeds) that one network of a sweep may train: weeks of one GPU, surely a slip."""
 
@@ -70,7 +75,7 @@ def check_ranges(spec: SweepSpec) -> None:
         raise InvalidWeights(soft, hard)
     if len({network.model_dump_json() for network in spec.networks}) < len(spec.networks):
         raise InvalidRequest("a network is named twice", remedy="Name each network of a sweep once.")
-    need_few_children(len(spec.networks))
+    need_few_children(len(spec.networks) * children_a_network(spec))
     _check_size(spec)
 
 
@@ -83,6 +88,12 @@ def grid_points(spec: SweepSpec) -> int:
     """Return how many points the grid of listed values has."""
     ranges = (spec.temperatures, spec.soft_weights, spec.hard_weights)
     return math.prod(len(given.values or ()) for given in ranges)
+
+
+def children_a_network(spec: SweepSpec) -> int:
+    """Return how many child jobs share the trials of each network, so that they spread over workers."""
+    trials = grid_points(spec) if spec.sampler == "grid" else spec.trials
+    return max(1, min(MOST_CHILDREN_A_NETWORK, trials // TRIALS_A_CHILD))
 
 
 def _check_size(spec: SweepSpec) -> None:

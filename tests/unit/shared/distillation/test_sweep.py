@@ -96,15 +96,58 @@ def test_what_a_process_found_out_before_it_died_is_told_by_the_next():
 @pytest.mark.parametrize("order", [GRID, TPE])
 def test_a_trial_whose_process_died_while_it_was_asked_for_costs_no_point(order: SweepSpec):
     kept = storage()
-    study = open_study("n", kept)
-    if order is GRID:  # queued, and popped without its parameters
-        study.enqueue_trial({"temperature": 1.0, "soft_weight": 1.0, "hard_weight": 0.0})
-    kept.create_new_trial(study._study_id)
+    kept.create_new_trial(open_study("n", kept)._study_id)
     study = run(order, lambda _: 0.5, kept=kept)
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     assert len(complete) == trials_wanted(order)
     if order is GRID:
         assert len({tuple(trial.params.items()) for trial in complete}) == 6
+
+
+def test_a_trial_that_diverged_has_failed_and_is_not_asked_for_again():
+    study = open_study("n", storage())
+    asked = []
+    for _ in range(3):  # 4, 2 and none
+        trials = next_round(study, GRID, 4)
+        asked += [trial.objective for trial in trials]
+        for trial in trials:
+            tell(study, trial.number, [] if trial.objective.temperature == 20.0 else [0.5])
+    assert len(asked) == len(set(map(str, asked))) == 6
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4 + ["FAIL"] * 2
+
+
+@pytest.mark.parametrize("order", [GRID, TPE])
+def test_parts_that_run_at_the_same_time_share_the_trials_and_train_none_twice(order: SweepSpec):
+    kept = storage()
+    trained: list[dict[str, int]] = [{}, {}, {}]
+    busy = True
+    while busy:
+        busy = False
+        rounds = [next_round(open_study("n", kept), order, 2, part=part, parts=3) for part in range(3)]
+        for part, trials in enumerate(rounds):
+            # Whoever asks again, because its process died, gets its own trials and nobody else's.
+            assert next_round(open_study("n", kept), order, 2, part=part, parts=3) == trials
+            for trial in trials:
+                busy = True
+                trained[part][str(trial.objective)] = trial.number
+                tell(open_study("n", kept), trial.number, [0.5])
+    assert [len(one) for one in trained] == [trials_wanted(order, part=part, parts=3) for part in range(3)]
+    assert sum(map(len, trained)) == trials_wanted(order)
+    assert len({point for one in trained for point in one}) == trials_wanted(order)
+    assert sorted(number for one in trained for number in one.values()) == list(range(trials_wanted(order)))
+
+
+def test_tpe_learns_in_one_part_from_what_another_was_told():
+    """The second part begins when the first has ended: it draws nothing at random any more."""
+    study = open_study("n", storage())
+    for part in range(2):
+        while trials := next_round(study, TPE, 100, part=part, parts=2):
+            for trial in trials:
+                tell(study, trial.number, [-abs(trial.objective.temperature - 4.0)])
+    drawn, steered = temperatures(study)[:10], temperatures(study)[12:]
+    assert len(steered) == 12
+    off = [sum(abs(t - 4.0) for t in part) / len(part) for part in (drawn, steered)]
+    assert off[1] < off[0] / 2
 
 
 def test_tpe_looks_where_it_pays_and_gets_as_many_trials_as_asked():

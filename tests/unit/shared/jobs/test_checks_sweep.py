@@ -16,6 +16,7 @@ from shared.errors import (
     TooManyTrials,
 )
 from shared.jobs.checks import check
+from shared.jobs.checks.sweep import children_a_network
 from tests.support.jobs import DIGITS, KnownThings, dataset_manifest, dataset_view, teacher_description
 
 SPEC = SweepSpec(name="s", teacher="big", dataset="digits")
@@ -104,6 +105,22 @@ def test_more_nets_than_a_sane_number_are_refused() -> None:
     check(sweep(trials=5000, seeds=(0, 1), **tpe), KnownThings())
     with pytest.raises(TooManyTrials, match="10,002 nets"):
         check(sweep(trials=5001, seeds=(0, 1), **tpe), KnownThings())
+
+
+@pytest.mark.parametrize(
+    ("spec", "children"),
+    [
+        (sweep(temperatures=values(1.0)), 1),
+        (sweep(temperatures=values(*range(1, 10))), 1),
+        (sweep(temperatures=values(*range(1, 11))), 2),
+        (sweep(sampler="tpe", trials=20), 4),
+        (sweep(sampler="tpe", trials=5000), 8),
+    ],
+)
+def test_a_networks_trials_are_shared_by_jobs_of_five_at_least_and_eight_jobs_at_most(
+    spec: SweepSpec, children: int
+) -> None:
+    assert children_a_network(spec) == children
 
 
 def test_a_network_named_twice_is_refused() -> None:
