@@ -56,4 +56,4 @@ def mnist_student(
 
 def mnist_paper(form: Form) -> JobStep:
     """Return the paper's own student of digits, and its untaught twin: the hard-label net on all labels."""
-    return mnist_student(form, "mnist", "paper", budget=digits_budget(form(100, 40)))
+    return mnist_student(form, "mnist", "paper", budget=digits_budget(form(100, 20)))

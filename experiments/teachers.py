@@ -82,7 +82,7 @@ def cifar10(form: Form) -> JobStep:
         dataset="cifar10",
         architecture=ResNet(architecture="resnet20" if form.reduced else "resnet56"),
         regularisation=Regularisation(jitter_px=4, flip=True),
-        budget=photographs_budget(form(200, 10)),
+        budget=photographs_budget(form(200, 6)),
     )
     return JobStep(CIFAR10, spec)
 
