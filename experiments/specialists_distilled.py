@@ -1,4 +1,4 @@
-"""Generalist and specialists distilled back into one student, which the paper left open (its section 7).
+"""Generalist and specialists distilled back into one student, which the paper left open (its section 8).
 
 The student has the generalist's shape and starts from first weights of its own. Beside it a student is
 taught by the generalist alone under the same budget: what it gains, no specialist taught.
@@ -177,7 +177,7 @@ def _rows(
 EXPERIMENT = Experiment(
     name="specialists-distilled",
     title="Generalist and specialists in one student",
-    source="nobody: arXiv:1503.02531 left it open (section 7)",
+    source="nobody: arXiv:1503.02531 left it open (section 8)",
     published=(),
     to_reach=f"one student that keeps ≥ {BAR:.0f} % of the gain",
     reduced="on Tiny ImageNet alone; the `specialists` experiment's reduced form, students 10 epochs for "

@@ -1,4 +1,4 @@
-"""How a generalist and its specialists answer together (arXiv:1503.02531, section 5.5)."""
+"""How a generalist and its specialists answer together (arXiv:1503.02531, section 5.4)."""
 
 from typing import Annotated, Final
 

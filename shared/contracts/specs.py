@@ -136,7 +136,7 @@ class SpecialistPlan(Contract):
 
 
 class SpecialistTraining(Contract):
-    """How a specialist is trained (arXiv:1503.02531, sections 5.2, 5.4 and 6.1)."""
+    """How a specialist is trained (arXiv:1503.02531, sections 5.2 and 6.1)."""
 
     budget: Budget = Budget(epochs=10, learning_rate=3e-4)
     regularisation: Regularisation = Regularisation()

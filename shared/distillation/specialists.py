@@ -1,6 +1,6 @@
 """Specialists: nets for one set of confusable classes, started from the generalist, trained on half and half.
 
-Source: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, sections 5.2, 5.4 and 6.1. A specialist answers about
+Source: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, sections 5.2 and 6.1. A specialist answers about
 its special classes and one *dustbin* class for all others, or (section 6.1) about all classes. Half of what
 it is trained on is special, whatever the natural share s of its classes. So what it learns is off by a known
 factor: the odds of "special" against "not" are those of nature times (1 - s) / s. The paper corrects the

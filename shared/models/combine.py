@@ -2,7 +2,7 @@
 
 For each image the q over all classes is wanted that minimises KL(p_g, q) plus the sum of KL(p_m, q) over the
 active specialists m, where q is summed over the classes that m calls its dustbin (Hinton, Vinyals, Dean 2015,
-arXiv:1503.02531, section 5.5, eq. 5). The paper takes gradient steps on logits. But up to a constant the
+arXiv:1503.02531, section 5.4, eq. 5). The paper takes gradient steps on logits. But up to a constant the
 objective is the likelihood of 1 + |active| observations of a class, some of which only say "none of these",
 and for that there is a fixed point without a step size (EM: Dempster, Laird, Rubin 1977): share each dustbin
 out among its classes as q has them, average, repeat. On 512 images of 100 classes and 8 specialists that is a
