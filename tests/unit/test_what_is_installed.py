@@ -15,7 +15,7 @@ missing = set({missing!r})
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in missing:
-            raise ModuleNotFoundError(f"{{name}} is not installed where only the project itself is", name=name)
+            raise ModuleNotFoundError(f"{{name}} is not installed with the project alone", name=name)
 sys.meta_path.insert(0, Missing())
 import {module}
 """
