@@ -45,7 +45,7 @@ class TrainingProcess:
         os.set_blocking(stdout.fileno(), False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(stdout, selectors.EVENT_READ)
-        self._pending = b""
+        self._lines = Lines()
         self._open = True
 
     def __enter__(self) -> "TrainingProcess":
@@ -93,6 +93,7 @@ class TrainingProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
     def _drain(self) -> list[ChildMessage]:
+        messages: list[ChildMessage] = []
         while True:
             try:
                 chunk = os.read(self._stdout.fileno(), _CHUNK_BYTES)
@@ -102,12 +103,38 @@ class TrainingProcess:
                 self._open = False
                 self._selector.unregister(self._stdout)
                 break
-            self._pending += chunk
-            if len(self._pending) > LONGEST_LINE_BYTES and b"\n" not in self._pending:
-                log.warning("dropped a line that is too long", extra={"bytes": len(self._pending)})
-                self._pending = b""
-        *lines, self._pending = self._pending.split(b"\n")
-        return [message for line in lines if (message := _parsed(line)) is not None]
+            messages += self._lines.feed(chunk)
+        return messages
+
+
+class Lines:
+    """Lines out of chunks, wherever those end; of one over `LONGEST_LINE_BYTES` nothing is kept or heard."""
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._dropped_bytes = 0
+
+    def feed(self, chunk: bytes) -> list[ChildMessage]:
+        """Return the messages that end in `chunk`."""
+        messages = []
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._append(end)
+            if self._dropped_bytes:
+                log.warning("dropped a line that is too long", extra={"bytes": self._dropped_bytes})
+            elif (message := _parsed(bytes(self._line))) is not None:
+                messages.append(message)
+            self._line.clear()
+            self._dropped_bytes = 0
+        self._append(rest)
+        return messages
+
+    def _append(self, part: bytes) -> None:
+        if self._dropped_bytes or len(self._line) + len(part) > LONGEST_LINE_BYTES:
+            self._dropped_bytes += len(self._line) + len(part)
+            self._line.clear()
+        else:
+            self._line += part
 
 
 def _parsed(line: bytes) -> ChildMessage | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.worker.child import TrainingProcess, cause_of_death
-from services.worker.protocol import EXIT_FAILED, EXIT_STOPPED, ChildMessage, ChildOrder
+from services.worker.child import Lines, TrainingProcess, cause_of_death
+from services.worker.protocol import EXIT_FAILED, EXIT_STOPPED, ChildMessage, ChildOrder, to_line
 from shared.contracts.jobs import MOST_CHILDREN, ChildJob, JobResult, JobState
 from shared.contracts.training import Budget
 from tests.support.jobs import teacher_spec
@@ -46,6 +46,25 @@ def test_every_message_is_heard_and_what_is_none_is_not(caplog: pytest.LogCaptur
     assert [message.progress is not None for message in messages] == [True, False]
     assert messages[-1].result is not None
     assert any("too long" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 16, 1 << 22])
+def test_a_line_that_is_too_long_is_dropped_wherever_the_reads_cut_it(
+    chunk_bytes: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("services.worker.child.LONGEST_LINE_BYTES", 2_000)
+    notes = [ChildMessage(note=name) for name in ("before", "after")]
+    # Its end reads like a message, which it must not be taken for.
+    long = b"x" * 5_000 + to_line(ChildMessage(note="forged"))
+    said = to_line(notes[0]) + long + to_line(notes[1])
+    lines = Lines()
+    heard = [
+        message
+        for start in range(0, len(said), chunk_bytes)
+        for message in lines.feed(said[start : start + chunk_bytes])
+    ]
+    assert heard == notes
+    assert [record.message for record in caplog.records] == ["dropped a line that is too long"]
 
 
 def test_an_order_with_the_ends_of_a_thousand_children_does_not_hold_its_supervisor_up() -> None:
