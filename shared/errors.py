@@ -136,14 +136,14 @@ class LayersDoNotJoin(InvalidRequest):
 
 
 class TeacherNotLoadable(InvalidRequest):
-    """An objective looks into the teacher's layers, and the worker cannot run this teacher itself."""
+    """A job looks into the teacher's layers, and the worker cannot run this teacher itself."""
 
     remedy = "Name a teacher of one net that was trained or stored here, or leave hints and attention out."
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(
-            f"hints and attention need the layers of teacher {name!r}, which the worker would have to load: "
-            f"{reason}"
+            f"the worker would have to load teacher {name!r} by itself, as hints, attention and specialists "
+            f"need its layers: {reason}"
         )
         self.name = name
 

@@ -19,7 +19,7 @@ from shared.contracts.students import (
     StudentList,
     StudentView,
 )
-from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
+from shared.contracts.teachers import Nets, TeacherDescription, TeacherDescriptions
 from shared.contracts.training import Objective
 
 _AT = datetime(2026, 11, 21, 11, 20, tzinfo=UTC)
@@ -66,9 +66,7 @@ JOBS = JobPage(jobs=(JOB, PARENT_JOB))
 TEACHER = TeacherDescription(
     name="digits-teacher",
     digest=_DIGEST,
-    architecture=Mlp(hidden_units=(1200, 1200)),
-    members=1,
-    merge="geometric",
+    model=Nets(architecture=Mlp(hidden_units=(1200, 1200))),
     classes=_DIGITS,
     preprocessing=_PREPROCESSING,
     test_accuracy=0.968,

@@ -56,13 +56,12 @@ def create_api(settings: TeacherSettings) -> FastAPI:
             teachers=Teachers(
                 ArtefactStore(settings.store_dir).teachers,
                 device=where,
-                bf16=settings.precision == "bfloat16",
                 max_held=settings.max_held,
             ),
             batcher=batcher,
             limiter=anyio.CapacityLimiter(settings.decode_threads),
         )
-        log.info("ready", extra={"device": device.device_name(where), "precision": settings.precision})
+        log.info("ready", extra={"device": device.device_name(where)})
         try:
             yield
         finally:

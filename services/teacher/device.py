@@ -28,11 +28,7 @@ def answer(ensemble: StackedEnsemble, parts: Sequence[Part]) -> list[NDArray[np.
         stop += len(parts[index].images)
         temperature = parts[index].temperature
         if position + 1 == len(order) or parts[order[position + 1]].temperature != temperature:
-            merged.append(
-                merge_logits(
-                    members[:, start:stop], temperature=temperature, merge=ensemble.description.merge
-                )
-            )
+            merged.append(merge_logits(members[:, start:stop], temperature=temperature, merge=ensemble.merge))
             start = stop
     rows = torch.cat(merged).cpu().numpy()  # the one place where the CPU waits for the device
     answers: list[NDArray[np.float32]] = [rows[:0]] * len(parts)

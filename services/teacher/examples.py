@@ -10,6 +10,7 @@ from shared.contracts.teachers import (
     PRECISION_HEADER,
     SAFETENSORS_MEDIA_TYPE,
     TEMPERATURE_HEADER,
+    Nets,
     SoftTargets,
     TeacherView,
 )
@@ -92,9 +93,7 @@ VIEW_RESPONSE: Final[dict[str, Any]] = {
                 digest=_DIGEST,
                 classes=_CLASSES,
                 input=ImageInput(height=28, width=28, channels=1),
-                architecture=Mlp(hidden_units=(1200, 1200)),
-                members=1,
-                merge="geometric",
+                model=Nets(architecture=Mlp(hidden_units=(1200, 1200))),
                 tempers=True,
                 test_accuracy=0.9933,
                 device="cpu",

@@ -30,13 +30,11 @@ class Teachers:
     Args:
         store: where teachers are published.
         device: where they answer.
-        bf16: run their products in bfloat16.
         max_held: how many stay in memory.
     """
 
-    def __init__(self, store: TeacherStore, *, device: torch.device, bf16: bool, max_held: int) -> None:
+    def __init__(self, store: TeacherStore, *, device: torch.device, max_held: int) -> None:
         self.device = device
-        self.bf16 = bf16
         self._store = store
         self._max_held = max_held
         self._held: OrderedDict[str, StackedEnsemble] = OrderedDict()
@@ -103,7 +101,7 @@ class Teachers:
         with self._lock:  # make room before, so that the device never holds one more than allowed
             while len(self._held) >= self._max_held:
                 self._held.popitem(last=False)
-        ensemble = ensemble_of(description, tensors, device=self.device, bf16=self.bf16)
+        ensemble = ensemble_of(description, tensors, device=self.device)
         _check_answer(ensemble)
         with self._lock:
             self._held[description.digest] = ensemble

@@ -14,7 +14,7 @@ from services.teacher.models import Teachers
 from services.teacher.settings import TeacherSettings
 from shared.contracts.teachers import TeacherDescription, TeacherView
 from shared.datasets.images import ImageLimits
-from shared.models.ensemble import StackedEnsemble, tempers
+from shared.models.ensemble import StackedEnsemble
 
 T = TypeVar("T")
 
@@ -45,14 +45,11 @@ class Parts:
             digest=teacher.digest,
             classes=teacher.classes,
             input=teacher.preprocessing.input,
-            architecture=teacher.architecture,
-            members=teacher.members,
-            merge=teacher.merge,
-            specialists=len(teacher.specialists.specialists) if teacher.specialists is not None else 0,
-            tempers=tempers(teacher.merge, teacher.members),
+            model=teacher.model,
+            tempers=teacher.tempers,
             test_accuracy=teacher.test_accuracy,
             device=device_name(self.teachers.device),
-            precision=self.settings.precision,
+            precision=teacher.precision,
             most_rows=self.settings.max_rows,
         )
 

@@ -149,7 +149,7 @@ async def ask_soft_targets(
         headers={
             DIGEST_HEADER: teacher.digest,
             TEMPERATURE_HEADER: repr(temperature),
-            PRECISION_HEADER: parts.settings.precision,
+            PRECISION_HEADER: teacher.precision,
             MOST_ROWS_HEADER: str(max_rows),
             "Vary": "Accept",
         },

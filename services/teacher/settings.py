@@ -17,8 +17,6 @@ class TeacherSettings(CommonSettings):
     port: int = Field(default=8081, ge=0, le=65_535)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where teachers answer; `auto` is CUDA where there is one."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the products inside the nets; logits are merged and answered in float32 all the same."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of a forward pass; left out, PyTorch decides."""
     decode_threads: int = Field(default=2, ge=1, le=64)

@@ -1,20 +1,19 @@
-"""The store of teachers: `teachers/<name>/<digest>/{teacher.json, model.safetensors}` and `current.json`."""
+"""The store of teachers: `teachers/<name>/<digest>/`: `teacher.json` and its files; and `current.json`."""
 
+import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import NotRequired, TypedDict, Unpack
 
 from pydantic import ValidationError
 
 from shared.artefacts.files import digest_of, publish_directory, sha256_bytes, sha256_file, write_atomic
 from shared.artefacts.names import is_name
 from shared.artefacts.tensors import Array, read_tensors, tensors_to_bytes
-from shared.contracts.architectures import Architecture
 from shared.contracts.base import Contract, Digest
 from shared.contracts.images import Preprocessing
-from shared.contracts.specialists import Combination
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, Precision, TeacherDescription, TeacherModel
 from shared.errors import Corrupt, TeacherNotFound
 
 DESCRIPTION = "teacher.json"
@@ -28,6 +27,19 @@ class _Current(Contract):
     digest: Digest
 
 
+class _Described(TypedDict):
+    """What every teacher is described by, whatever answers."""
+
+    name: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    test_accuracy: float | None
+    job_id: str | None
+    created_at: datetime
+    precision: NotRequired[Precision]
+    source: NotRequired[str]
+
+
 class TeacherStore:
     """Teachers by name. A digest never changes; which digest a name stands for may."""
 
@@ -38,48 +50,70 @@ class TeacherStore:
         self,
         *,
         name: str,
-        tensors: Mapping[str, Array],
-        architecture: Architecture,
-        members: int,
-        merge: Literal["geometric", "arithmetic"],
+        model: TeacherModel,
+        files: Mapping[str, bytes | Path],
         classes: tuple[str, ...],
         preprocessing: Preprocessing,
         test_accuracy: float | None,
         job_id: str | None,
         created_at: datetime,
-        specialists: Combination | None = None,
+        precision: Precision = "float32",
+        source: str = "",
     ) -> TeacherDescription:
         """Store a teacher beside the others of its name; `make_current` lets it answer.
 
-        Publishing the same weights and answer-changing fields again returns the description already stored.
+        Publishing the same files and answer-changing fields again returns the description already stored.
+
+        Args:
+            name: of the teacher.
+            model: what answers.
+            files: of the model, each as its bytes or as a file that is copied.
+            classes: in the order of the logits.
+            preprocessing: how pixels become what the net sees.
+            test_accuracy: as its job measured it.
+            job_id: of that job.
+            created_at: now.
+            precision: of the products inside the nets.
+            source: where it comes from, in words.
 
         Raises:
             ValidationError: the fields make no description, such as a name that is none.
         """
-        data = tensors_to_bytes(tensors)
         draft = TeacherDescription(
             name=name,
             digest="0" * 64,
-            architecture=architecture,
-            members=members,
-            merge=merge,
-            specialists=specialists,
+            model=model,
+            files={
+                file: sha256_bytes(content) if isinstance(content, bytes) else sha256_file(content)
+                for file, content in sorted(files.items())
+            },
             classes=classes,
             preprocessing=preprocessing,
+            precision=precision,
             test_accuracy=test_accuracy,
+            source=source,
             job_id=job_id,
             created_at=created_at,
         )
-        digest = teacher_digest(draft, sha256_bytes(data))
-        description = draft.model_copy(update={"digest": digest})
+        description = draft.model_copy(update={"digest": teacher_digest(draft)})
 
         def build(directory: Path) -> None:
-            write_atomic(directory / WEIGHTS, data)
+            for file, content in files.items():
+                if isinstance(content, bytes):
+                    write_atomic(directory / file, content)
+                else:
+                    shutil.copyfile(content, directory / file)
             write_atomic(directory / DESCRIPTION, description.model_dump_json(indent=2).encode())
 
-        if publish_directory(self._directory(name, digest), build):
+        if publish_directory(self._directory(name, description.digest), build):
             return description
-        return self._read(name, digest)
+        return self._read(name, description.digest)
+
+    def publish_nets(
+        self, *, model: Nets, tensors: Mapping[str, Array], **described: Unpack[_Described]
+    ) -> TeacherDescription:
+        """Store nets by their tensors, each with the leading dimension that `model` says; see `publish`."""
+        return self.publish(model=model, files={WEIGHTS: tensors_to_bytes(tensors)}, **described)
 
     def make_current(self, name: str, digest: str) -> None:
         """Let the teacher of this digest answer under its name, from now on.
@@ -127,25 +161,27 @@ class TeacherStore:
             path.parent.name for path in self._root.glob(f"*/{CURRENT}") if is_name(path.parent.name)
         )
 
-    def weights_path(self, description: TeacherDescription) -> Path:
-        """Return the file of the weights after comparing it, and the description, with the digest.
+    def file(self, description: TeacherDescription, name: str) -> Path:
+        """Return a file of the model after comparing it, and the description, with the digest.
 
         Raises:
             TeacherNotFound: the teacher was never published.
-            Corrupt: weights or description are not what the digest says.
+            Corrupt: file or description are not what the digest says.
         """
-        path = self._directory(description.name, description.digest) / WEIGHTS
+        path = self._directory(description.name, description.digest) / name
+        if name not in description.files:
+            raise Corrupt(str(path))
         try:
-            weights = sha256_file(path)
+            found = sha256_file(path)
         except FileNotFoundError:
             raise TeacherNotFound(description.name) from None
-        if teacher_digest(description, weights) != description.digest:
+        if found != description.files[name] or teacher_digest(description) != description.digest:
             raise Corrupt(str(path))
         return path
 
     def load(self, description: TeacherDescription) -> dict[str, Array]:
-        """Return the weights as views on the mapped file, checked as `weights_path` does."""
-        tensors, _ = read_tensors(self.weights_path(description))
+        """Return the weights of nets as views on the mapped file, checked as `file` does."""
+        tensors, _ = read_tensors(self.file(description, WEIGHTS))
         return tensors
 
     def _read(self, name: str, digest: str) -> TeacherDescription:
@@ -164,11 +200,7 @@ class TeacherStore:
         return self._root / name / digest
 
 
-def teacher_digest(description: TeacherDescription, weights_sha256: str) -> str:
-    """Return the digest of all that changes the answer; name, job, time and accuracy do not."""
-    fields = description.model_dump(
-        mode="json", include={"format", "architecture", "members", "merge", "classes", "preprocessing"}
-    )
-    if description.specialists is not None:  # teachers without any keep the digest that they had
-        fields["specialists"] = description.specialists.model_dump(mode="json")
-    return digest_of({**fields, "weights": weights_sha256})
+def teacher_digest(description: TeacherDescription) -> str:
+    """Return the digest of all that changes the answer; name, source, job, time and accuracy do not."""
+    answer_changing = {"format", "model", "files", "classes", "preprocessing", "precision"}
+    return digest_of(description.model_dump(mode="json", include=answer_changing))

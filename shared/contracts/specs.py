@@ -6,7 +6,10 @@ from pydantic import Field
 
 from shared.contracts.architectures import Architecture, Mlp
 from shared.contracts.base import Contract, Digest, Name, Temperature
+from shared.contracts.teacher_sources import TeacherSource
+from shared.contracts.teachers import Precision
 from shared.contracts.training import (
+    Asking,
     BiasRepair,
     Budget,
     Objective,
@@ -35,6 +38,8 @@ class TeacherSpec(Contract):
     """One net a seed; more than one make an ensemble."""
     merge: Literal["geometric", "arithmetic"] = "geometric"
     """How an ensemble answers: mean of logits, or mean of probabilities at the temperature asked for."""
+    precision: Precision = "float32"
+    """Of its products when it answers; `budget.precision` is for its training."""
 
 
 class DistillationSpec(Contract):
@@ -48,6 +53,7 @@ class DistillationSpec(Contract):
     student: StudentSpec = StudentSpec()
     objective: Objective = Objective()
     transfer_set: TransferSetSpec = TransferSetSpec()
+    asking: Asking = Asking()
     bias_repair: BiasRepair | None = None
     budget: Budget = Budget()
     seeds: PairedSeeds = (0, 1, 2)
@@ -168,6 +174,7 @@ class SpecialistsSpec(Contract):
     training: SpecialistTraining = SpecialistTraining()
     transfer_set: TransferSetSpec = TransferSetSpec()
     """The views on which the generalist is asked and specialists are trained: jitter and flips go here."""
+    asking: Asking = Asking()
     top_n: int = Field(default=1, ge=1, le=100)
     """Specialists that cover any of the generalist's top n classes are asked."""
     seeds: PairedSeeds = (0, 1, 2)
@@ -214,10 +221,47 @@ class SweepSpec(Contract):
     trials: int = Field(default=20, ge=1, le=10_000)
     """A network's. A grid takes all its points, and is refused where they are more than these."""
     transfer_set: TransferSetSpec = TransferSetSpec()
+    asking: Asking = Asking()
     budget: Budget = Budget()
     seeds: PairedSeeds = (0, 1, 2)
     """Each trial is trained with each seed; its value is the mean validation accuracy."""
     constraint: SweepConstraint = SweepConstraint()
+
+
+class TeacherImportSpec(Contract):
+    """Take a model that was trained elsewhere as a teacher: read, check, publish."""
+
+    kind: Literal["teacher_import"] = "teacher_import"
+    name: Name
+    source: TeacherSource
+    dataset: Name | None = None
+    """Whose classes it must have, and on whose labelled images it is tried."""
+    claimed_accuracy: float | None = Field(default=None, ge=0, le=1)
+    """What its owner says it gets right; the check compares."""
+
+
+class TeacherCheckSpec(Contract):
+    """Try a teacher on a dataset before anything is asked of it at length; makes a report, nothing else."""
+
+    kind: Literal["teacher_check"] = "teacher_check"
+    name: Name
+    """Of the teacher."""
+    dataset: Name
+    claimed_accuracy: float | None = Field(default=None, ge=0, le=1)
+
+
+class TransferSetJobSpec(Contract):
+    """Build a transfer set and nothing else; later jobs that want the same one find it."""
+
+    kind: Literal["transfer_set"] = "transfer_set"
+    name: Name
+    """Of the job, as it is listed."""
+    teacher: Name
+    dataset: Name
+    transfer_set: TransferSetSpec = TransferSetSpec()
+    asking: Asking = Asking()
+    temperature: Temperature = 1.0
+    """At which a teacher is asked whose logits do not serve any T; the others are asked at 1."""
 
 
 # --- children of other jobs --------------------------------------------------------------------------------
@@ -247,6 +291,21 @@ class CodistillationMemberSpec(Contract):
     """Where the copies are exchanged in the artefact store: the id of the parent job."""
     member: int = Field(ge=0)
     order: CodistillationSpec
+
+
+class TransferSetShardsSpec(Contract):
+    """Ask for some of the shards of a transfer set."""
+
+    kind: Literal["transfer_set_shards"] = "transfer_set_shards"
+    name: Name
+    teacher: Name
+    teacher_digest: Digest
+    dataset: Name
+    transfer_set: TransferSetSpec
+    temperature: Temperature = 1.0
+    part: int = Field(ge=0)
+    """Of the shards still missing when the parent looked, every `parts`-th one from this on."""
+    parts: int = Field(ge=1)
 
 
 class SweepTrialsSpec(Contract):

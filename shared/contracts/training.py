@@ -140,6 +140,37 @@ class Objective(Contract):
         return self
 
 
+class Choice(Contract):
+    """Images chosen by what is said of them: the teacher is asked about all, in view 0, and those on which
+    it is least sure, or on which it and a student disagree most, are taken."""
+
+    by: Literal["entropy", "disagreement"] = "entropy"
+    """Entropy of the teacher's probabilities at T = 1, or the KL from the student's to the teacher's."""
+    share: float = Field(gt=0, lt=1)
+    """Of the images that the other options leave."""
+    student: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,127}$")
+    """Version of the student, for `disagreement` alone."""
+
+    @model_validator(mode="after")
+    def _student_for_disagreement(self) -> "Choice":
+        if (self.student is not None) != (self.by == "disagreement"):
+            raise ValueError("`student` is given where images are chosen by disagreement, and only there")
+        return self
+
+
+class Asking(Contract):
+    """How a transfer set is come by; what is in it does not depend on this."""
+
+    tasks: int = Field(default=1, ge=1, le=100)
+    """Child jobs that share the shards, so that as many workers ask at once. With 1 the job asks itself."""
+    live: bool = False
+    """Training begins while later views are still asked for: an epoch waits for its own view alone. With as
+    many views as epochs, every epoch sees fresh ones (arXiv:2106.05237, "patient and consistent")."""
+    rescored_rows: int = Field(default=64, ge=0, le=8192)
+    """Cached rows, drawn at random, that are asked for again; a teacher that says something else stops the
+    job."""
+
+
 class TransferSetSpec(Contract):
     """On which views of which training images the teacher is asked. View 0 is always the image as it is."""
 
@@ -147,6 +178,15 @@ class TransferSetSpec(Contract):
     jitter_px: int = Field(default=0, ge=0, le=64)
     flip: bool = False
     """Views but the first are mirrored left to right with probability 1/2."""
+    crop_scale: float | None = Field(default=None, gt=0, le=1)
+    """Views but the first are a random part of the image, of at least this share of its area and a ratio of
+    sides from 3/4 to 4/3, resized to the whole (Szegedy et al. 2014, arXiv:1409.4842)."""
+    cutout_px: int = Field(default=0, ge=0, le=256)
+    """In views but the first a square of this side is black, about a random pixel (arXiv:1708.04552)."""
+    brightness: float = Field(default=0.0, ge=0, lt=1)
+    """Views but the first are made brighter or darker by a factor of 1 - this to 1 + this."""
+    contrast: float = Field(default=0.0, ge=0, lt=1)
+    """The same about the image's mean."""
     seed: Seed = 0
     omit: tuple[str, ...] = ()
     """Classes whose images are left out."""
@@ -156,6 +196,9 @@ class TransferSetSpec(Contract):
     """Of the images, drawn a class at a time where they are labelled."""
     label_share: float = Field(default=1.0, ge=0, le=1)
     """Of the images taken, those whose hard label may be used; the rest pass as unlabelled."""
+    choose: Choice | None = None
+    top_k: int | None = Field(default=None, ge=1, le=65_535)
+    """Logits kept a row, the largest, with the mass of the rest; None keeps all. For many classes."""
 
 
 class BiasRepair(Contract):

@@ -13,7 +13,7 @@ from torch import Tensor
 from shared.contracts.teachers import TeacherDescription
 from shared.contracts.training import Objective
 from shared.distillation.losses import attention_transfer_loss, hint_loss, takes_teacher
-from shared.errors import InputMismatch, LayersDoNotJoin, TeacherNotLoadable
+from shared.errors import InputMismatch, LayersDoNotJoin
 from shared.models.families import known_layers
 from shared.models.network import Network
 from shared.models.normalise import normalise
@@ -43,14 +43,9 @@ class TeacherFeatures:
         device: torch.device | str = "cpu",
         bf16: bool = False,
     ) -> None:
-        if description.members != 1:
-            raise TeacherNotLoadable(description.name, f"it is an ensemble of {description.members} nets")
-        if description.specialists is not None:
-            raise TeacherNotLoadable(description.name, "it is a generalist with specialists, not one net")
+        architecture = description.one_net.architecture
         self.digest = description.digest
-        self.network = Network(
-            description.architecture, description.preprocessing.input, len(description.classes)
-        )
+        self.network = Network(architecture, description.preprocessing.seen, len(description.classes))
         self._preprocessing = description.preprocessing
         self._device = torch.device(device)
         self._bf16 = bf16

@@ -6,24 +6,16 @@ geometric mean is the mean of logits, and the two differ for every teacher of mo
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Merge, TeacherDescription
 from shared.errors import InputMismatch, InvalidTemperature
 from shared.models.network import Network
 from shared.models.normalise import normalise
-
-Merge = Literal["geometric", "arithmetic"]
-
-
-def tempers(merge: Merge, members: int) -> bool:
-    """Return whether softened logits at any T are those at T = 1 divided by T."""
-    return merge == "geometric" or members == 1
 
 
 def merge_logits(
@@ -40,7 +32,7 @@ def merge_logits(
     if not (math.isfinite(temperature) and temperature > 0):
         raise InvalidTemperature(temperature)
     softened = member_logits.float() / temperature
-    if tempers(merge, member_logits.shape[0]):
+    if merge == "geometric" or member_logits.shape[0] == 1:
         merged = softened.mean(0)
     else:
         merged = torch.logsumexp(F.log_softmax(softened, dim=-1), dim=0)
@@ -54,7 +46,6 @@ class StackedEnsemble:
         description: of the teacher.
         tensors: its weights, each with a leading dimension of members.
         device: where it answers.
-        bf16: run the products in bfloat16 (meant for CUDA); logits are merged in float32 all the same.
     """
 
     def __init__(
@@ -63,27 +54,28 @@ class StackedEnsemble:
         tensors: Mapping[str, Tensor],
         *,
         device: torch.device | str = "cpu",
-        bf16: bool = False,
     ) -> None:
         self.description = description
         self.device = torch.device(device)
-        self.bf16 = bf16
+        self.merge = description.nets.merge
+        self.members = description.nets.members
+        self.bf16 = description.precision == "bfloat16"
         self._network = Network(
-            description.architecture, description.preprocessing.input, len(description.classes)
+            description.nets.architecture, description.preprocessing.seen, len(description.classes)
         )
         stacked = {name: tensor.to(self.device) for name, tensor in tensors.items()}
         # Side by side on a GPU; one by one on a CPU, where that is as fast and a deep net's maps are held for
         # one member at a time.
-        at_once = description.members if self.device.type == "cuda" else 1
+        at_once = self.members if self.device.type == "cuda" else 1
         self._blocks = [
             {name: tensor[first : first + at_once] for name, tensor in stacked.items()}
-            for first in range(0, description.members, at_once)
+            for first in range(0, self.members, at_once)
         ]
 
     @property
     def tempers(self) -> bool:
         """Whether softened logits at any T are those at T = 1 divided by T."""
-        return tempers(self.description.merge, self.description.members)
+        return self.description.tempers
 
     def member_logits(
         self, images: UInt8[Tensor, "batch height width channels"]
@@ -104,7 +96,7 @@ class StackedEnsemble:
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16),
         ):
             batch = normalise(images.to(self.device), self.description.preprocessing)
-            members = self.description.members // len(self._blocks)
+            members = self.members // len(self._blocks)
             stacked = batch.expand(members, *batch.shape)
             return torch.cat([self._network.logits(block, stacked) for block in self._blocks])
 
@@ -119,4 +111,4 @@ class StackedEnsemble:
         """
         logits = self.member_logits(images)
         with torch.inference_mode():
-            return merge_logits(logits, temperature=temperature, merge=self.description.merge)
+            return merge_logits(logits, temperature=temperature, merge=self.merge)

@@ -28,7 +28,6 @@ class SpecialistEnsemble(StackedEnsemble):
         tensors: weights named `generalist/NAME`, `specialist-00/NAME` and so on, each with a leading
             dimension of 1.
         device: where it answers.
-        bf16: run the products in bfloat16 (meant for CUDA); answers are combined in float64 all the same.
     """
 
     def __init__(
@@ -37,11 +36,10 @@ class SpecialistEnsemble(StackedEnsemble):
         tensors: Mapping[str, Tensor],
         *,
         device: torch.device | str = "cpu",
-        bf16: bool = False,
     ) -> None:
-        combination = description.specialists
+        combination = description.nets.specialists
         assert combination is not None, "told apart by ensemble_of"
-        super().__init__(description, _of_part(tensors, GENERALIST), device=device, bf16=bf16)
+        super().__init__(description, _of_part(tensors, GENERALIST), device=device)
         self._top_n = combination.top_n
         self._covered = covered(combination, description.classes)
         self._specialists = [
@@ -103,19 +101,18 @@ def ensemble_of(
     tensors: Mapping[str, Tensor],
     *,
     device: torch.device | str = "cpu",
-    bf16: bool = False,
 ) -> StackedEnsemble:
     """Return the teacher of this description, ready to answer."""
-    kind = StackedEnsemble if description.specialists is None else SpecialistEnsemble
-    return kind(description, tensors, device=device, bf16=bf16)
+    kind = StackedEnsemble if description.nets.specialists is None else SpecialistEnsemble
+    return kind(description, tensors, device=device)
 
 
 def shapes_of(description: TeacherDescription) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor that a teacher of this description consists of."""
-    image = description.preprocessing.input
-    network = Network(description.architecture, image, len(description.classes))
-    if description.specialists is None:
-        return {name: (description.members, *shape) for name, shape in network.shapes.items()}
+    image = description.preprocessing.seen
+    network = Network(description.nets.architecture, image, len(description.classes))
+    if description.nets.specialists is None:
+        return {name: (description.nets.members, *shape) for name, shape in network.shapes.items()}
     parts = {GENERALIST: network} | {
         specialist_name(number): one for number, one in enumerate(_specialist_networks(description))
     }
@@ -125,11 +122,11 @@ def shapes_of(description: TeacherDescription) -> dict[str, tuple[int, ...]]:
 
 
 def _specialist_networks(description: TeacherDescription) -> list[Network]:
-    parts = description.specialists.specialists if description.specialists is not None else ()
-    image = description.preprocessing.input
-    return [
-        Network(description.architecture, image, part.answers(len(description.classes))) for part in parts
-    ]
+    combination = description.nets.specialists
+    parts = combination.specialists if combination is not None else ()
+    image = description.preprocessing.seen
+    architecture, classes = description.nets.architecture, len(description.classes)
+    return [Network(architecture, image, part.answers(classes)) for part in parts]
 
 
 def _of_part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

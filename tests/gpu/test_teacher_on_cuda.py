@@ -16,17 +16,19 @@ pytestmark = [
 ]
 
 
-def held(root, *, merge: str, bf16: bool):
-    publish(root, members=3, merge=merge)
-    teachers = Teachers(ArtefactStore(root).teachers, device=torch.device("cuda"), bf16=bf16, max_held=1)
+def held(root, *, merge: str, precision: str):
+    publish(root, members=3, merge=merge, precision=precision)
+    teachers = Teachers(ArtefactStore(root).teachers, device=torch.device("cuda"), max_held=1)
     return teachers.hold("shapes")[1]
 
 
 @pytest.mark.parametrize("merge", ["geometric", "arithmetic"])
-@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-4), (True, 0.1)])
-def test_cuda_answers_each_part_by_the_formula(tmp_path, merge, bf16, tolerance):
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.1)])
+def test_cuda_answers_each_part_by_the_formula(tmp_path, merge, precision, tolerance):
     parts = [Part(random_images(rows, seed=rows), t) for rows, t in ((300, 2.0), (1, 1.0), (50, 2.0))]
-    for part, found in zip(parts, answer(held(tmp_path, merge=merge, bf16=bf16), parts), strict=True):
+    for part, found in zip(
+        parts, answer(held(tmp_path, merge=merge, precision=precision), parts), strict=True
+    ):
         expected = expected_logits(
             random_tensors(members=3), part.images, temperature=part.temperature, merge=merge
         )

@@ -92,7 +92,9 @@ def place(redis_url: str, tmp_path: Path) -> Iterator[Place]:
 
 def weights_of(place: Place) -> str:
     teacher = place.artefacts.teachers.current("real-teacher")
-    return hashlib.sha256(place.artefacts.teachers.weights_path(teacher).read_bytes()).hexdigest()
+    return hashlib.sha256(
+        place.artefacts.teachers.file(teacher, "model.safetensors").read_bytes()
+    ).hexdigest()
 
 
 def interrupt_by_kill(place: Place, job_id: str) -> None:

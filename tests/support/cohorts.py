@@ -6,7 +6,7 @@ import torch
 
 from shared.contracts.architectures import Architecture, Mlp
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription
 from shared.contracts.training import Budget, Objective, Regularisation
 from shared.distillation.cohort import HARD_LABELS, Net
 from shared.distillation.examples import Examples
@@ -67,9 +67,7 @@ def teacher_features(architecture: Architecture = ARCHITECTURE, members: int = 1
     description = TeacherDescription(
         name="sage",
         digest="5" * 64,
-        architecture=architecture,
-        members=members,
-        merge="geometric",
+        model=Nets(architecture=architecture, members=members),
         classes=("one", "two", "three", "four"),
         preprocessing=Preprocessing(input=PREPROCESSING.input, mean=(0.4,), std=(0.25,)),
         created_at=datetime(2026, 11, 1, tzinfo=UTC),

@@ -6,7 +6,7 @@ from shared.contracts.architectures import Mlp
 from shared.contracts.datasets import DatasetManifest, DatasetView, SplitCounts
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.specs import DistillationSpec, TeacherSpec
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription
 from shared.contracts.training import Budget
 from shared.errors import DatasetNotFound, JobStoreUnavailable, TeacherNotFound
 
@@ -24,12 +24,11 @@ def distillation_spec(**changes: object) -> DistillationSpec:
 
 
 def teacher_description(**changes: object) -> TeacherDescription:
+    of_nets = {name: changes.pop(name) for name in tuple(changes) if name in Nets.model_fields}
     return TeacherDescription(
         name="big",
         digest="0" * 64,
-        architecture=Mlp(),
-        members=1,
-        merge="geometric",
+        model=Nets(architecture=Mlp()).model_copy(update=of_nets),
         classes=DIGITS,
         preprocessing=Preprocessing(input=GREY, mean=(0.0,), std=(1.0,)),
         created_at=BEGINNING,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription
 
 CLASSES = ("circle", "cross", "square", "star")
 INPUT = ImageInput(height=6, width=5, channels=1)
@@ -61,16 +61,19 @@ def publish(
     fields: dict[str, Any] = {
         "name": name,
         "tensors": random_tensors(members=members, seed=seed) if tensors is None else tensors,
-        "architecture": Mlp(hidden_units=(16,)),
-        "members": members,
-        "merge": merge,
         "classes": CLASSES,
         "preprocessing": PREPROCESSING,
         "test_accuracy": 0.5,
         "job_id": None,
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
-    description = teachers.publish(**fields | changes)
+    nets = {
+        "architecture": Mlp(hidden_units=(16,)),
+        "members": members,
+        "merge": merge,
+        **{option: changes.pop(option) for option in ("architecture", "specialists") if option in changes},
+    }
+    description = teachers.publish_nets(**{"model": Nets(**nets), **fields, **changes})
     teachers.make_current(name, description.digest)
     return description
 

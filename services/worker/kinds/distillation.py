@@ -126,7 +126,7 @@ def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
 
 def network_of(teacher: TeacherDescription) -> Network:
     """Return the network of a teacher, or of each net of it."""
-    return Network(teacher.architecture, teacher.preprocessing.input, len(teacher.classes))
+    return Network(teacher.nets.architecture, teacher.preprocessing.seen, len(teacher.classes))
 
 
 # --- stages ------------------------------------------------------------------------------------------------

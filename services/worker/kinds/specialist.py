@@ -65,7 +65,8 @@ def train_specialist(context: JobContext, spec: SpecialistSpec) -> JobResult:
     )
     # In place of the old ones: of a large set the logits over all classes are let go here.
     examples = special_examples(examples, special, soft=_needs_soft(spec.training), seed=spec.seed)
-    network = Network(generalist.architecture, generalist.preprocessing.input, special.answers)
+    architecture = generalist.one_net.architecture
+    network = Network(architecture, generalist.preprocessing.seen, special.answers)
     (tensors,) = unstack(from_arrays(context.store.teachers.load(generalist)))
     inputs: dict[str, JsonValue] = {
         "generalist": generalist.digest,
@@ -76,7 +77,7 @@ def train_specialist(context: JobContext, spec: SpecialistSpec) -> JobResult:
     trained_at = train_nets(
         context,
         inputs,
-        architecture=generalist.architecture,
+        architecture=architecture,
         nets=[Net(ARM, spec.seed, objective_of(spec.training))],
         examples=examples,
         manifest=manifest,

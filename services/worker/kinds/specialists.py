@@ -220,13 +220,10 @@ def _publish_teacher(
 ) -> TeacherDescription:
     described = _description(job, sets)
     teachers = job.context.store.teachers
-    teacher = teachers.publish(
+    teacher = teachers.publish_nets(
         name=described.name,
         tensors=to_arrays(tensors),
-        architecture=described.architecture,
-        members=1,
-        merge=described.merge,
-        specialists=described.specialists,
+        model=described.nets,
         classes=described.classes,
         preprocessing=described.preprocessing,
         test_accuracy=outcome.combined.accuracy,
@@ -347,8 +344,8 @@ def _card(
         created_at=report.created_at,
         classes=described.classes,
         preprocessing=described.preprocessing,
-        architecture=described.architecture,
-        specialists=described.specialists,
+        architecture=described.nets.architecture,
+        specialists=described.nets.specialists,
         parameters=report.parameters,
         teacher=spec.generalist,
         teacher_digest=report.generalist_digest,

@@ -25,7 +25,7 @@ from shared.contracts.images import Preprocessing
 from shared.contracts.jobs import JobResult, Stage
 from shared.contracts.reports import TeacherReport
 from shared.contracts.specs import TeacherSpec
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription
 from shared.distillation.cohort import Net, TrainedNet
 from shared.distillation.evaluation import evaluate, in_short
 from shared.distillation.inference import net_logits
@@ -134,14 +134,13 @@ def _publish(
     members: list[TrainedNet],
     evaluation: Evaluation,
 ) -> TeacherDescription:
-    teacher = context.store.teachers.publish(
+    teacher = context.store.teachers.publish_nets(
         name=spec.name,
         tensors=to_arrays(stack([member.tensors for member in members])),
-        architecture=spec.architecture,
-        members=len(members),
-        merge=spec.merge,
+        model=Nets(architecture=spec.architecture, members=len(members), merge=spec.merge),
         classes=manifest.classes,
         preprocessing=preprocessing,
+        precision=spec.precision,
         test_accuracy=evaluation.accuracy,
         job_id=context.job_id,
         created_at=datetime.now(UTC),

@@ -67,8 +67,9 @@ def write_ensemble(
     Raises:
         ParityFailed: a graph does not answer as its net does.
     """
-    assert description.specialists is not None
-    parts = description.specialists.specialists
+    combination = description.nets.specialists
+    assert combination is not None
+    parts = combination.specialists
     steps = len(parts) + 3
     context.progress(Stage.EXPORT, 0, steps, "nets")
     answers = {GENERALIST: (description.classes, len(description.classes))}
@@ -78,7 +79,7 @@ def write_ensemble(
     largest, counts = 0.0, {}
     checked = outcomes.tensor(images[:_PARITY_IMAGES])
     for done, (name, (named, count)) in enumerate(answers.items(), start=1):
-        network = Network(description.architecture, description.preprocessing.input, count)
+        network = Network(description.nets.architecture, description.preprocessing.seen, count)
         own = {
             key.removeprefix(f"{name}/"): tensor.squeeze(0)
             for key, tensor in tensors.items()
@@ -97,7 +98,7 @@ def write_ensemble(
         Graph(description.name, name, (directory / f"{name}.onnx").read_bytes(), threads=1)
         for name in answers
     )
-    ensemble = EnsembleGraph(generalist, specialists, description.specialists, description.classes)
+    ensemble = EnsembleGraph(generalist, specialists, combination, description.classes)
     export = EnsembleExport(
         largest_difference=largest,
         latency=_latency(ensemble.probabilities, images),
@@ -143,12 +144,13 @@ def _write_samples(
 
     Where it always is, there are no samples.
     """
-    assert description.specialists is not None
+    combination = description.nets.specialists
+    assert combination is not None
     ensemble = SpecialistEnsemble(description, tensors)
     some = torch.from_numpy(np.array(images[:_PARITY_IMAGES]))
     logits = ensemble.generalist_logits(some)
     ranked = logits.sort(dim=-1, descending=True).values
-    last = min(description.specialists.top_n, ranked.shape[1] - 1)
+    last = min(combination.top_n, ranked.shape[1] - 1)
     clear = (ranked[:, last - 1] - ranked[:, last] > _CLEAR).nonzero().squeeze(1)[:_SAMPLES]
     if len(clear):
         answers = ensemble.softened_logits(some[clear], temperature=1.0).softmax(-1)

@@ -20,7 +20,6 @@ from shared.contracts.teachers import TeacherDescription
 from shared.contracts.training import TransferSetSpec
 from shared.distillation.examples import Examples
 from shared.distillation.losses import UNLABELLED
-from shared.models.ensemble import tempers
 from shared.transfer_set.format import TransferSetInputs, preprocessing_digest
 from shared.transfer_set.known import KnownAnswers
 from shared.transfer_set.reader import TransferSet
@@ -100,7 +99,7 @@ def ask_teacher(
     """
     train = context.store.datasets.load(dataset, "train")
     selection = select_rows(spec, train.labels, manifest.classes, images=len(train), dataset=dataset)
-    one_for_all = tempers(teacher.merge, teacher.members)
+    one_for_all = teacher.tempers
     inputs = TransferSetInputs(
         dataset_digest=manifest.digest,
         rows=len(selection.rows),

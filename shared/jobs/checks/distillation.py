@@ -11,7 +11,6 @@ from shared.errors import (
     ClassMismatch,
     DecoupledNeedsClasses,
     InvalidPrior,
-    TeacherNotLoadable,
     ViewsBelongToTransferSet,
 )
 from shared.jobs.checks.common import dataset_of, need_fit, need_labels
@@ -65,10 +64,8 @@ def check_objective(objective: Objective, name: str, teacher: TeacherDescription
     """
     if objective.decoupled is not None and len(teacher.classes) <= 2:
         raise DecoupledNeedsClasses(len(teacher.classes))
-    if objective.needs_features and teacher.specialists is not None:
-        raise TeacherNotLoadable(name, "it is a generalist with specialists")
-    if objective.needs_features and teacher.members > 1:
-        raise TeacherNotLoadable(name, f"it is an ensemble of {teacher.members} nets")
+    if objective.needs_features:
+        _ = teacher.one_net
 
 
 def check_repair(repair: BiasRepair, classes: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from shared.contracts.datasets import DatasetView
 from shared.contracts.specs import SpecialistPlan, SpecialistsSpec, SpecialistTraining
 from shared.contracts.teachers import TeacherDescription
 from shared.contracts.training import TransferSetSpec
-from shared.errors import InvalidSpecialistPlan, InvalidWeights, UnknownClass
+from shared.errors import InvalidSpecialistPlan, InvalidWeights, TeacherNotLoadable, UnknownClass
 from shared.jobs.checks.common import dataset_of, need_few_children, need_fit, need_labels
 from shared.jobs.checks.transfer_set import check_transfer_set
 from shared.jobs.ports import Catalogue
@@ -86,14 +86,13 @@ def _check_number(sets: int, classes: int) -> None:
 
 
 def _check_generalist(spec: SpecialistsSpec, generalist: TeacherDescription) -> None:
-    if generalist.members != 1 or generalist.specialists is not None:
-        nets = f"{generalist.members} nets"
-        if generalist.specialists is not None:
-            nets = f"a generalist and {len(generalist.specialists.specialists)} specialists"
+    try:
+        _ = generalist.one_net
+    except TeacherNotLoadable as error:
         raise InvalidSpecialistPlan(
-            f"specialists start as copies of their generalist, and {spec.generalist!r} is {nets}",
+            f"specialists start as copies of their generalist, and {error}",
             remedy="Name a teacher of one net, or distil this one into a student first.",
-        )
+        ) from error
     if spec.name == spec.generalist:
         raise InvalidSpecialistPlan(
             f"the ensemble is to be called {spec.name!r} as its own generalist is, and would replace it",

@@ -48,7 +48,7 @@ def check(spec: SweepSpec, catalogue: Catalogue) -> None:
 
 def check_sweep(spec: SweepSpec, dataset: DatasetView, teacher: TeacherDescription) -> None:
     """Raise where the sweep cannot be run on the dataset with this teacher."""
-    if teacher.merge == "arithmetic" and teacher.members > 1 and one_value(spec.temperatures) is None:
+    if not teacher.tempers and one_value(spec.temperatures) is None:
         raise TeacherDoesNotTemper(spec.teacher)
     if dataset.manifest is not None:
         need_labels(spec.dataset, dataset.manifest, "a trial's accuracy")

@@ -12,7 +12,7 @@ from shared.contracts.datasets import DatasetManifest, DatasetView, SplitCounts
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.specialists import Combination, SpecialistPart
 from shared.contracts.specs import DistillationSpec, JobSpec, SpecialistsSpec, TeacherSpec
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription
 from shared.errors import DatasetNotFound, TeacherNotFound, ViewsBelongToTransferSet
 from shared.jobs.checks import check_submitted
 
@@ -78,10 +78,11 @@ class World:
         self.teachers[spec.name] = TeacherDescription(
             name=spec.name,
             digest=NO_DIGEST,
-            architecture=getattr(spec, "architecture", Mlp(hidden_units=(8,))),
-            members=len(spec.seeds) if isinstance(spec, TeacherSpec) else 1,
-            merge="geometric",
-            specialists=combination,
+            model=Nets(
+                architecture=getattr(spec, "architecture", Mlp(hidden_units=(8,))),
+                members=len(spec.seeds) if isinstance(spec, TeacherSpec) else 1,
+                specialists=combination,
+            ),
             classes=manifest.classes,
             preprocessing=Preprocessing(
                 input=manifest.input, mean=manifest.pixel_mean, std=manifest.pixel_std

@@ -14,7 +14,7 @@ from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.jobs import JobPage, JobResult, JobState, JobView
 from shared.contracts.reports import Cost, JobReport, TeacherReport
 from shared.contracts.specs import DistillationSpec, JobSpec, TeacherSpec
-from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
+from shared.contracts.teachers import Nets, TeacherDescription, TeacherDescriptions
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TEACHER = TeacherSpec(name="exp-teacher-a", dataset="mnist-5k")
@@ -110,9 +110,7 @@ class MemoryApi:
 DESCRIPTION = TeacherDescription(
     name="any",
     digest="0" * 64,
-    architecture=Mlp(),
-    members=1,
-    merge="geometric",
+    model=Nets(architecture=Mlp()),
     classes=("a", "b"),
     preprocessing=Preprocessing(input=ImageInput(height=1, width=1, channels=1), mean=(0.0,), std=(1.0,)),
     created_at=NOON,

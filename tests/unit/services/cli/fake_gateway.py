@@ -30,7 +30,7 @@ from shared.contracts.problems import PROBLEM_MEDIA_TYPE, Problem
 from shared.contracts.reports import Cost, DistillationReport, Plot, TeacherReport
 from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.students import LiveStudent, StudentList, StudentView
-from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
+from shared.contracts.teachers import Nets, TeacherDescription, TeacherDescriptions
 from shared.contracts.training import Budget
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -256,8 +256,8 @@ STUDENT = StudentView(
 )  # fmt: skip
 
 TEACHER = TeacherDescription(
-    name="mnist-teacher", digest=DIGEST, architecture=Mlp(hidden_units=(1200, 1200)), members=1,
-    merge="geometric", classes=DIGITS,
+    name="mnist-teacher", digest=DIGEST, model=Nets(architecture=Mlp(hidden_units=(1200, 1200))),
+    classes=DIGITS,
     preprocessing=Preprocessing(input=ImageInput(height=28, width=28, channels=1), mean=(0.1,), std=(0.3,)),
     test_accuracy=0.97, created_at=NOON,
 )  # fmt: skip

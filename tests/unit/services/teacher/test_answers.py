@@ -9,7 +9,7 @@ from safetensors.numpy import load
 
 from services.teacher.answers import Answer, chosen
 from shared.contracts.architectures import Mlp
-from shared.contracts.teachers import SoftTargets, TeacherDescription
+from shared.contracts.teachers import Nets, SoftTargets, TeacherDescription
 from shared.errors import NotAcceptable, TemperatureTooLow
 from tests.support.teachers import CLASSES, PREPROCESSING, softmax
 
@@ -18,9 +18,7 @@ LOGITS = np.array([[3.0, -1.0, -1.5, -0.5], [0.1, 0.2, -0.4, 0.1]], np.float32)
 TEACHER = TeacherDescription(
     name="shapes",
     digest="ab" * 32,
-    architecture=Mlp(hidden_units=(16,)),
-    members=1,
-    merge="geometric",
+    model=Nets(architecture=Mlp(hidden_units=(16,))),
     classes=CLASSES,
     preprocessing=PREPROCESSING,
     created_at=datetime(2026, 1, 1, tzinfo=UTC),

@@ -11,10 +11,10 @@ from shared.models.ensemble import StackedEnsemble
 from tests.support.teachers import expected_logits, publish, random_images, random_tensors
 
 
-def ensemble(root, *, members: int, merge: str, bf16: bool = False) -> StackedEnsemble:
-    description = publish(root, members=members, merge=merge)
+def ensemble(root, *, members: int, merge: str, precision: str = "float32") -> StackedEnsemble:
+    description = publish(root, members=members, merge=merge, precision=precision)
     tensors = from_arrays(random_tensors(members=members))
-    return StackedEnsemble(description, tensors, device=torch.device("cpu"), bf16=bf16)
+    return StackedEnsemble(description, tensors, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("merge", ["geometric", "arithmetic"])
@@ -45,5 +45,5 @@ def test_arithmetic_and_geometric_ensembles_of_the_same_nets_differ(tmp_path):
 def test_bfloat16_is_near_float32_and_not_the_same(tmp_path):
     part = Part(random_images(50), 1.0)
     (exact,) = answer(ensemble(tmp_path, members=2, merge="geometric"), [part])
-    (rounded,) = answer(ensemble(tmp_path, members=2, merge="geometric", bf16=True), [part])
+    (rounded,) = answer(ensemble(tmp_path, members=2, merge="geometric", precision="bfloat16"), [part])
     assert 0 < np.abs(exact - rounded).max() < 0.1

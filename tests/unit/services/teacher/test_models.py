@@ -19,7 +19,7 @@ from tests.support.teachers import CLASSES, INPUT, publish, random_images, rando
 
 
 def teachers(root, *, max_held: int = 2) -> Teachers:
-    return Teachers(ArtefactStore(root).teachers, device=torch.device("cpu"), bf16=False, max_held=max_held)
+    return Teachers(ArtefactStore(root).teachers, device=torch.device("cpu"), max_held=max_held)
 
 
 @pytest.mark.parametrize("name", ["nobody", "../../etc", "SHAPES", "", "a" * 200, "shapes\x00"])
@@ -94,7 +94,7 @@ def test_many_threads_that_ask_at_once_load_a_teacher_once(tmp_path):
 
 def test_weights_that_were_changed_on_disk_are_refused(tmp_path):
     description = publish(tmp_path)
-    path = ArtefactStore(tmp_path).teachers.weights_path(description)
+    path = ArtefactStore(tmp_path).teachers.file(description, "model.safetensors")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

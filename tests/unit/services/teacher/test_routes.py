@@ -297,7 +297,7 @@ def test_a_form_that_cannot_be_read_is_malformed(client, media_type):
 
 def test_a_damaged_teacher_is_a_problem_of_ours(client, settings):
     damaged = publish(settings.store_dir, "damaged", seed=99)
-    path = ArtefactStore(settings.store_dir).teachers.weights_path(damaged)
+    path = ArtefactStore(settings.store_dir).teachers.file(damaged, "model.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
     problem(ask(client, url="/v1/teachers/damaged/soft-targets"), 500, "corrupt")
 

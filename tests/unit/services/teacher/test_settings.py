@@ -20,7 +20,6 @@ def test_a_request_larger_than_the_queue_is_refused_at_start(monkeypatch, capsys
     [
         ("TEACHER_PORT", "80800"),
         ("TEACHER_DEVICE", "gpu"),
-        ("TEACHER_PRECISION", "float16"),
         ("TEACHER_MAX_BATCH_ROWS", "0"),
         ("TEACHER_THREADS", "two"),
     ],

@@ -12,7 +12,7 @@ from shared.artefacts.teachers import TeacherStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.specialists import Combination, SpecialistPart
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription
 from shared.errors import Corrupt, TeacherNotFound
 
 FIELDS: dict[str, Any] = {
@@ -21,9 +21,7 @@ FIELDS: dict[str, Any] = {
         "layers.0.weight": np.ones((1, 3, 4), np.float32),
         "layers.0.bias": np.zeros((1, 3), np.float32),
     },
-    "architecture": Mlp(hidden_units=(3,)),
-    "members": 1,
-    "merge": "geometric",
+    "model": Nets(architecture=Mlp(hidden_units=(3,))),
     "classes": ("a", "b", "c"),
     "preprocessing": Preprocessing(input=ImageInput(height=2, width=2, channels=1), mean=(0.5,), std=(0.25,)),
     "test_accuracy": 0.5,
@@ -38,7 +36,11 @@ def store(tmp_path: Path) -> TeacherStore:
 
 
 def publish(store: TeacherStore, **changes: object) -> TeacherDescription:
-    return store.publish(**{**FIELDS, **changes})
+    return store.publish_nets(**{**FIELDS, **changes})
+
+
+def nets(**changes: object) -> Nets:
+    return FIELDS["model"].model_copy(update=changes)
 
 
 def test_a_published_teacher_answers_once_it_is_made_current(store: TeacherStore) -> None:
@@ -67,9 +69,10 @@ def test_publishing_the_same_teacher_again_returns_the_first(store: TeacherStore
     "change",
     [
         {"tensors": {**FIELDS["tensors"], "layers.0.bias": np.ones((1, 3), np.float32)}},
-        {"architecture": Mlp(hidden_units=(4,))},
-        {"members": 2},
-        {"merge": "arithmetic"},
+        {"model": nets(architecture=Mlp(hidden_units=(4,)))},
+        {"model": nets(members=2)},
+        {"model": nets(merge="arithmetic")},
+        {"precision": "bfloat16"},
         {"classes": ("b", "a", "c")},
         {"preprocessing": FIELDS["preprocessing"].model_copy(update={"mean": (0.4,)})},
     ],
@@ -80,11 +83,11 @@ def test_what_changes_the_answer_changes_the_digest(store: TeacherStore, change:
 
 
 def test_a_name_can_move_to_a_new_teacher_and_the_old_one_stays(store: TeacherStore) -> None:
-    old, new = publish(store), publish(store, merge="arithmetic")
+    old, new = publish(store), publish(store, model=nets(merge="arithmetic"))
     store.make_current("digits", old.digest)
     store.make_current("digits", new.digest)
     assert store.current("digits") == new
-    assert store.weights_path(old).is_file()
+    assert store.file(old, "model.safetensors").is_file()
 
 
 def test_only_what_was_published_can_be_made_current(store: TeacherStore) -> None:
@@ -106,7 +109,7 @@ def test_a_teacher_cannot_be_published_outside_the_store(store: TeacherStore, tm
 
 def test_a_changed_weight_is_corrupt(store: TeacherStore) -> None:
     description = publish(store)
-    path = store.weights_path(description)
+    path = store.file(description, "model.safetensors")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -117,7 +120,7 @@ def test_a_changed_weight_is_corrupt(store: TeacherStore) -> None:
 def test_an_edited_description_is_corrupt(store: TeacherStore) -> None:
     description = publish(store)
     store.make_current("digits", description.digest)
-    path = store.weights_path(description).with_name("teacher.json")
+    path = store.file(description, "model.safetensors").with_name("teacher.json")
     path.write_text(path.read_text().replace('"geometric"', '"arithmetic"'))
     with pytest.raises(Corrupt):
         store.load(store.current("digits"))
@@ -142,21 +145,15 @@ def test_a_certain_teacher_is_described_whether_or_not_it_answers(store: Teacher
 
 def test_specialists_are_part_of_what_a_teacher_is(store: TeacherStore) -> None:
     plain = publish(store)
-    joined = publish(store, specialists=COMBINATION)
-    asked_more = publish(store, specialists=COMBINATION.model_copy(update={"top_n": 2}))
+    joined = publish(store, model=nets(specialists=COMBINATION))
+    asked_more = publish(store, model=nets(specialists=COMBINATION.model_copy(update={"top_n": 2})))
     assert len({plain.digest, joined.digest, asked_more.digest}) == 3
-    assert store.described("digits", joined.digest).specialists == COMBINATION
-
-
-def test_a_teacher_without_specialists_keeps_the_digest_it_had_before_there_were_any(
-    store: TeacherStore,
-) -> None:
-    assert publish(store).digest == "01bcf1f2f4321941e4e4e16ae94bbeaf3bcb3c0a854fac495bc7e78fe515a8eb"
+    assert store.described("digits", joined.digest).nets.specialists == COMBINATION
 
 
 def test_specialists_of_classes_that_there_are_not_are_refused(store: TeacherStore) -> None:
     other = Combination(top_n=1, specialists=(SpecialistPart(classes=("a", "q")),))
     with pytest.raises(ValidationError, match="q"):
-        publish(store, specialists=other)
+        publish(store, model=nets(specialists=other))
     with pytest.raises(ValidationError, match="one net"):
-        publish(store, specialists=COMBINATION, members=2)
+        publish(store, model=nets(specialists=COMBINATION, members=2))

@@ -59,10 +59,8 @@ def test_layers_are_asked_of_a_teacher_of_one_net_only(objective: Objective) -> 
 
 
 def test_layers_of_a_generalist_with_specialists_are_refused() -> None:
-    teacher = teacher_description().model_copy(
-        update={"specialists": Combination.model_construct(specialists=(), top_n=1)}
-    )
-    with pytest.raises(TeacherNotLoadable, match="a generalist with specialists"):
+    teacher = teacher_description(specialists=Combination.model_construct(specialists=(), top_n=1))
+    with pytest.raises(TeacherNotLoadable, match="a generalist with 0 specialists"):
         check_objective(HINT, "big", teacher)
 
 

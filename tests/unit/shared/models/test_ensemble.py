@@ -6,10 +6,10 @@ import torch
 
 from shared.contracts.architectures import Architecture, Cnn, Mlp, ResNet
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription
 from shared.errors import InputMismatch, InvalidTemperature
 from shared.models.checkpoints import load_into, stack, unstack
-from shared.models.ensemble import StackedEnsemble, merge_logits, tempers
+from shared.models.ensemble import StackedEnsemble, merge_logits
 from shared.models.network import Network
 from shared.models.normalise import normalise
 
@@ -88,9 +88,7 @@ def ensemble(
     description = TeacherDescription(
         name="owl",
         digest="0" * 64,
-        architecture=architecture,
-        members=members,
-        merge="arithmetic",
+        model=Nets(architecture=architecture, members=members, merge="arithmetic"),
         classes=("a", "b", "c", "d"),
         preprocessing=Preprocessing(input=IMAGE, mean=(0.2,), std=(0.3,)),
         created_at=datetime(2026, 1, 1, tzinfo=UTC),

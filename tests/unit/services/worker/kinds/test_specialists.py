@@ -213,8 +213,9 @@ def test_given_sets_over_all_classes_learn_from_soft_targets_of_the_rest_on_the_
     assert report.cost.teacher_rows + report.cost.cached_rows == 2 * 540
     assert report.cost.teacher_rows < 540  # the images as they are were known
     description = place.store.teachers.current("whole")
-    assert description.specialists is not None
-    assert not any(part.dustbin for part in description.specialists.specialists)
+    combination = description.nets.specialists
+    assert combination is not None
+    assert not any(part.dustbin for part in combination.specialists)
     with TeacherClient(place.settings.teacher_url) as client:
         assert client.describe("whole").specialists == 3
 
