@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from shared.contracts.evaluation import Evaluation
 from shared.contracts.reports import Plot, TrainingCurve
+from shared.contracts.transfer_sets import TRANSFER_SET_PLOT, TargetEntropy
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; grey for the diagonal and the like.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -214,6 +215,48 @@ def plot_confusion(
             _write_counts(axes, counts, most)
 
     return drawn(name, "Confusion", draw, size=(side + 1.0, side))
+
+
+def plot_entropy(entropy: Sequence[TargetEntropy], *, classes: int, name: str = TRANSFER_SET_PLOT) -> Drawing:
+    """Return the entropy of soft targets, a box a temperature, with the line of the median and the diamond of
+    the mean: half of the rows are in the box, nine tenths between its whiskers.
+
+    Args:
+        entropy: as the summary of a transfer set has it.
+        classes: how many there are; no entropy is above ln(classes).
+        name: of the files.
+    """
+    boxes = [
+        {
+            "label": f"{one.temperature:g}",
+            "whislo": one.p05_nats,
+            "q1": one.p25_nats,
+            "med": one.median_nats,
+            "q3": one.p75_nats,
+            "whishi": one.p95_nats,
+            "mean": one.mean_nats,
+        }
+        for one in entropy
+    ]
+    mean = {"marker": "D", "markersize": 5, "markerfacecolor": COLOURS[1], "markeredgecolor": COLOURS[1]}
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.bxp(
+            boxes,
+            showfliers=False,
+            showmeans=True,
+            patch_artist=True,
+            boxprops={"facecolor": COLOURS[5], "edgecolor": COLOURS[0]},
+            medianprops={"color": COLOURS[6]},
+            meanprops=mean,
+        )
+        most = float(np.log(classes))
+        axes.axhline(most, color=GREY, linestyle="--", lw=1, label=f"ln({classes})")
+        axes.set(xlabel="T", ylabel="entropy of the soft targets (nats)", ylim=(0, 1.15 * most))
+        axes.legend(loc="upper left")
+
+    return drawn(name, "Entropy of the targets by temperature", draw)
 
 
 def drawn(

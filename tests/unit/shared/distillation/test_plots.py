@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from shared.contracts.reports import EpochPoint, TrainingCurve
+from shared.contracts.transfer_sets import TargetEntropy
 from shared.distillation.evaluation import evaluate
 from shared.distillation.plots import (
     COLOURS,
@@ -14,6 +15,7 @@ from shared.distillation.plots import (
     Line,
     plot_confusion,
     plot_curves,
+    plot_entropy,
     plot_lines,
     plot_reliability,
     short,
@@ -128,3 +130,21 @@ def test_class_names_can_break_no_plot(name):
     shown = short(name, 16).replace(r"\$", "$")
     assert shown in texts(drawing)
     assert len(shown) <= 16
+
+
+def entropy(temperature: float, median: float) -> TargetEntropy:
+    return TargetEntropy(
+        temperature=temperature, mean_nats=median + 0.1, smallest_nats=0.0, p05_nats=0.1, p25_nats=0.2,
+        median_nats=median, p75_nats=median + 0.3, p95_nats=median + 0.5, largest_nats=2.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("temperatures", [(1.0,), (1.0, 2.0, 4.0, 8.0, 20.0)])
+def test_entropy_has_a_box_and_a_mean_a_temperature_below_the_most_there_is(temperatures):
+    drawing = plot_entropy([entropy(t, 0.4) for t in temperatures], classes=10)
+    said = texts(drawing)
+    assert said[: len(temperatures)] == [f"{t:g}" for t in temperatures]
+    assert {"T", "entropy of the soft targets (nats)", "ln(10)"} <= set(said)
+    assert has_colour(drawing, COLOURS[1])
+    assert has_colour(drawing, COLOURS[5])
+    assert drawing.name == "entropy"
