@@ -48,6 +48,8 @@ SECTIONS: dict[type[BaseModel], str] = {
     training.Hint: "Hints",
     training.AttentionTransfer: "Attention transfer",
     training.TransferSetSpec: "The transfer set",
+    training.Choice: "Images worth asking about",
+    training.Asking: "How the teacher is asked",
     training.BiasRepair: "Class biases",
     training.Regularisation: "Regularisation",
     training.Budget: "Budget",
@@ -164,9 +166,10 @@ class Installation:
             )
         elif isinstance(spec, SpecialistsSpec):
             parts = (SpecialistPart(classes=manifest.classes[:2]),)
-            self._teachers[spec.name] = self.teacher(spec.generalist).model_copy(
-                update={"name": spec.name, "specialists": Combination(top_n=spec.top_n, specialists=parts)}
-            )
+            generalist = self.teacher(spec.generalist)
+            combination = Combination(top_n=spec.top_n, specialists=parts)
+            model = generalist.nets.model_copy(update={"specialists": combination})
+            self._teachers[spec.name] = generalist.model_copy(update={"name": spec.name, "model": model})
 
 
 # --- orders ------------------------------------------------------------------------------------------------
