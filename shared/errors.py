@@ -7,7 +7,10 @@ class name in kebab case (`JobNotFound` is `job-not-found`). Status codes are th
 
 import re
 from pathlib import PurePath
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_MOST_ROWS: Final = 12
+"""Rows that a message names; the error has all."""
 
 
 class DistillationError(Exception):
@@ -264,6 +267,10 @@ class NoLabelsLeft(InvalidRequest):
         self.label_share = label_share
 
 
+class AskingImpossible(InvalidRequest):
+    """A transfer set is to be asked for in a way that this kind of job, or another option, does not allow."""
+
+
 class TooManyChildren(InvalidRequest):
     """A job that would have to make more child jobs than one may."""
 
@@ -304,6 +311,12 @@ class TeacherDoesNotTemper(InvalidRequest):
         self.teacher = teacher
 
 
+class InvalidEnsemble(InvalidRequest):
+    """Teachers that cannot answer together."""
+
+    remedy = "Name two teachers or more that are here already, and give the ensemble a name of its own."
+
+
 class InvalidSpecialistPlan(InvalidRequest):
     """Sets of classes that no specialists can be trained for."""
 
@@ -341,6 +354,51 @@ class InvalidDataset(InvalidRequest):
     remedy = (
         "Upload a zip with a folder a class, the four MNIST idx files, or Parquet as the hub lays images out."
     )
+
+
+class PickleRefused(InvalidRequest):
+    """A model as a pickle: reading one runs whatever its maker, or whoever changed it, put into it."""
+
+    remedy = (
+        "Where the model is at home, write it anew: "
+        "`safetensors.torch.save_file(model.state_dict(), 'model.safetensors')`, or for Hugging Face "
+        "`AutoModelForImageClassification.from_pretrained(OLD).save_pretrained(NEW, safe_serialization=True)`."
+    )
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file} is not read: {reason}")
+        self.file = file
+        self.reason = reason
+
+
+class InvalidModelFiles(InvalidRequest):
+    """Files that make no model of the kind they are sent as: another name, one missing, one damaged."""
+
+    remedy = "docs/teachers.md lists the files of each kind; send exactly those, whole."
+
+    def __init__(self, message: str, *, file: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(f"{file}: {message}" if file else message, remedy=remedy)
+        self.file = file
+
+
+class ModelUnfit(InvalidRequest):
+    """A graph or a server whose tensors are not images in, a number a class out."""
+
+    remedy = "Give a model with one input, a batch of images with 1 to 4 channels, and one output a class."
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+
+
+class OipHostNotAllowed(InvalidRequest):
+    """A teacher behind a server that whoever runs Imago has not named."""
+
+    def __init__(self, host: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(
+            f"{host} is not among the servers that may be asked: {', '.join(allowed) or 'none is allowed'}",
+            remedy="Whoever runs Imago adds it to TEACHER_OIP_HOSTS, for all services alike.",
+        )
+        self.host = host
 
 
 class BodyTooLarge(InvalidRequest):
@@ -421,6 +479,16 @@ class TeacherNotFound(NotFound):
         self.name = name
 
 
+class IncomingNotFound(NotFound):
+    """Neither an upload nor a folder of this name lies in `incoming` of the artefact store."""
+
+    remedy = "Send the files again: an upload is kept for a day. A folder must lie in `incoming` of the store."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no upload and no folder {name!r} in `incoming`")
+        self.name = name
+
+
 class StudentNotFound(NotFound):
     """No student has this version."""
 
@@ -439,6 +507,16 @@ class DatasetNotFound(NotFound):
     def __init__(self, name: str) -> None:
         super().__init__(f"there is no dataset {name!r}")
         self.name = name
+
+
+class TransferSetNotFound(NotFound):
+    """No finished transfer set has this digest."""
+
+    remedy = "List transfer sets with GET /v1/transfer-sets."
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"there is no transfer set {digest!r}")
+        self.digest = digest
 
 
 class FileNotInBundle(NotFound):
@@ -504,6 +582,20 @@ class DatasetExists(Conflict):
         self.name = name
 
 
+class TransferSetInUse(Conflict):
+    """A transfer set is to be deleted while jobs that may read it, or are filling it, have not ended."""
+
+    remedy = "Wait for their end, or cancel them with POST /v1/jobs/{id}/cancel; then delete the set again."
+
+    def __init__(self, digest: str, job_ids: tuple[str, ...], most: int = 12) -> None:
+        named = ", ".join(job_ids[:most]) + (", …" if len(job_ids) > most else "")
+        super().__init__(
+            f"transfer set {digest[:12]} cannot be deleted: jobs that may use it have not ended: {named}"
+        )
+        self.digest = digest
+        self.job_ids = job_ids
+
+
 class NothingToRollBack(Conflict):
     """No earlier student was ever live."""
 
@@ -561,8 +653,9 @@ class TeacherChanged(Conflict):
 
     remedy = "Submit the job again: it will be pinned to the teacher as it is now."
 
-    def __init__(self, name: str, expected: str, found: str) -> None:
-        super().__init__(f"teacher {name!r} changed: expected digest {expected[:12]}, found {found[:12]}")
+    def __init__(self, name: str, expected: str, found: str, *, reason: str = "") -> None:
+        why = reason or f"expected digest {expected[:12]}, found {found[:12]}"
+        super().__init__(f"teacher {name!r} changed: {why}")
         self.name = name
 
 
@@ -596,6 +689,29 @@ class TeacherUnavailable(Unavailable):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the teacher does not answer: {reason}")
+
+
+class StoreFull(Unavailable):
+    """Nothing more fits where something is to be stored; what is there stays as it is."""
+
+    remedy = "Make room, such as by deleting transfer sets, and submit again: it goes on where it stopped."
+    retry_after_s = 60.0
+
+    def __init__(self, path: str) -> None:
+        # As of `Corrupt`: the artefact is named, not where this machine keeps it.
+        super().__init__(f"there is no room left to store {'/'.join(PurePath(path).parts[-2:])}")
+        self.path = path
+
+
+class TransferSetsUnavailable(Unavailable):
+    """The place where transfer sets are kept does not answer, or refuses."""
+
+    remedy = "Look at IMAGO_TRANSFER_SETS_URL and at the credentials in the environment of the service."
+    retry_after_s = 10.0
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"the transfer sets at {url} cannot be reached: {reason}")
+        self.url = url
 
 
 class StudentNotLoaded(Unavailable):
@@ -702,6 +818,28 @@ class TeacherAnswerInvalid(JobFailed):
     """The teacher answered something that cannot be soft targets."""
 
     remedy = "Look at the teacher service's logs."
+
+
+class CachedAnswersDiffer(JobFailed):
+    """Answers in the store are not what the teacher says now, though its digest is the same.
+
+    `rows` are the numbers of the rows in the transfer set; `largest_difference` is that of two logits.
+    """
+
+    remedy = (
+        "Find out which is wrong: a teacher that answers by another device, runtime or library, or a stored "
+        "set. Delete the transfer sets of this teacher, or give it a new name, and submit the job again."
+    )
+
+    def __init__(self, asked: int, rows: tuple[int, ...], largest_difference: float, tolerance: float) -> None:
+        shown = ", ".join(map(str, rows[:_MOST_ROWS])) + (", …" if len(rows) > _MOST_ROWS else "")
+        super().__init__(
+            f"{len(rows)} of {asked} cached rows that were asked again differ from what the teacher says now: "
+            f"by up to {largest_difference:.3g}, where {tolerance:.3g} would be rounding (rows {shown})"
+        )
+        self.asked = asked
+        self.rows = rows
+        self.largest_difference = largest_difference
 
 
 class Corrupt(JobFailed):

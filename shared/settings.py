@@ -19,6 +19,10 @@ class CommonSettings(BaseSettings):
     """Where everything that must outlive a process is kept; the artefact store is its folder `store`."""
     data_dir: Path | None = Field(default=None, validation_alias="IMAGO_DATA_DIR")
     """Where built-in datasets look for their files, such as `mnist/train-images-idx3-ubyte.gz`."""
+    transfer_sets_url: str | None = Field(
+        default=None, validation_alias="IMAGO_TRANSFER_SETS_URL", pattern=r"^[a-z][a-z0-9+.-]*://.+"
+    )
+    """Where transfer sets are kept, such as `s3://bucket/folder`; without one, in the artefact store."""
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", pattern=r"^(rediss?|unix)://.+"
     )
@@ -33,6 +37,16 @@ class CommonSettings(BaseSettings):
     def store_dir(self) -> Path:
         """Root of the artefact store."""
         return self.state_dir / "store"
+
+    @property
+    def transfer_sets_place(self) -> str:
+        """Where transfer sets are kept: the URL that was given, or the folder of the artefact store."""
+        return self.transfer_sets_url or str(self.store_dir / "transfer_sets")
+
+    @property
+    def transfer_sets_cache(self) -> Path:
+        """The folder of this machine for copies of what lies elsewhere."""
+        return self.state_dir / "cache" / "transfer_sets"
 
 
 SettingsT = TypeVar("SettingsT", bound=CommonSettings)

@@ -9,7 +9,7 @@ from shared.artefacts.teachers import TeacherStore
 
 
 class ArtefactStore:
-    """Datasets, teachers, transfer sets, students and job files under one root.
+    """Datasets, teachers, students and job files under one root; `shared.transfer_set.store` keeps the rest.
 
     Making one touches no disk: folders appear with their first content. Several processes may use it at once.
     """
@@ -19,7 +19,6 @@ class ArtefactStore:
         self.datasets = DatasetStore(root / "datasets")
         self.teachers = TeacherStore(root / "teachers")
         self.students = StudentStore(root / "students")
-        self.transfer_sets = root / "transfer_sets"
 
     def job(self, job_id: str) -> JobFiles:
         """Return where the job of this id keeps its files."""

@@ -5,14 +5,14 @@ share of the labels changes nothing that a teacher sees.
 """
 
 import logging
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from shared.errors import Corrupt
-from shared.transfer_set.format import MANIFEST, TransferSetInputs, TransferSetManifest, row_keys
+from shared.transfer_set.format import TransferSetInputs, TransferSetManifest, row_keys
+from shared.transfer_set.places import SetFiles
 from shared.transfer_set.reader import TransferSet
 
 log = logging.getLogger(__name__)
@@ -24,24 +24,22 @@ class KnownAnswers:
     Sets are opened one after another, those of the same dataset first, for as long as answers are missing.
     """
 
-    def __init__(self, transfer_sets: Path, inputs: TransferSetInputs) -> None:
+    def __init__(
+        self, stored: Iterable[tuple[TransferSetManifest, SetFiles]], inputs: TransferSetInputs
+    ) -> None:
         """Look which sets asked the same.
 
         Args:
-            transfer_sets: the folder of all transfer sets.
+            stored: all finished sets.
             inputs: of the set that is to be built; itself it is not searched.
         """
         self._classes = len(inputs.classes)
-        manifests = [_manifest(path) for path in sorted(transfer_sets.glob(f"*/{MANIFEST}"))]
-        useful = [
-            manifest
-            for manifest in manifests
-            if manifest is not None
-            and manifest.digest != inputs.digest
-            and manifest.inputs.asks_the_same(inputs)
+        self._closed = [
+            (manifest, files)
+            for manifest, files in stored
+            if manifest.digest != inputs.digest and manifest.inputs.asks_the_same(inputs)
         ]
-        useful.sort(key=lambda manifest: manifest.inputs.dataset_digest != inputs.dataset_digest)
-        self._closed = [transfer_sets / manifest.digest for manifest in useful]
+        self._closed.sort(key=lambda stored: stored[0].inputs.dataset_digest != inputs.dataset_digest)
         self._opened: list[_Answers] = []
 
     def find(self, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[np.float16]]:
@@ -60,12 +58,14 @@ class KnownAnswers:
     def _has(self, number: int) -> bool:
         """Open sets until there is one of this number; False where there are not so many."""
         while number >= len(self._opened) and self._closed:
-            path = self._closed.pop(0)
+            manifest, files = self._closed.pop(0)
             try:
-                self._opened.append(_Answers(TransferSet.open(path)))
+                self._opened.append(_Answers(TransferSet.open(files)))
             except (Corrupt, FileNotFoundError) as error:
                 # Another job's set: whoever needs it will be told. Here it only means to ask the teacher.
-                log.warning("transfer set passed over", extra={"digest": path.name, "reason": str(error)})
+                log.warning(
+                    "transfer set passed over", extra={"digest": manifest.digest, "reason": str(error)}
+                )
         return number < len(self._opened)
 
 
@@ -86,11 +86,3 @@ class _Answers:
         places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         hits = self._keys[places] == keys
         return hits, self._logits[self._order[places[hits]]]
-
-
-def _manifest(path: Path) -> TransferSetManifest | None:
-    """Return a manifest; None where it is of another format, or has just been taken away."""
-    try:
-        return TransferSetManifest.model_validate_json(path.read_bytes())
-    except (ValidationError, FileNotFoundError):
-        return None

@@ -1,5 +1,6 @@
 """Reads a finished transfer set, and trusts no byte of it before its digest was compared."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,10 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from shared.artefacts.files import sha256_file
 from shared.artefacts.tensors import Array, read_tensors
 from shared.errors import Corrupt, InvalidRequest
-from shared.transfer_set.format import COLUMNS, IMAGE_DIGEST_BYTES, MANIFEST, TransferSetManifest
+from shared.transfer_set.format import (
+    COLUMNS,
+    IMAGE_DIGEST_BYTES,
+    MANIFEST,
+    TRANSFER_SET_FORMAT,
+    TransferSetManifest,
+)
+from shared.transfer_set.places import FolderFiles, SetFiles
 
 
 @dataclass(frozen=True)
@@ -32,23 +39,20 @@ class TransferSet:
     """Of the images as they are, rows x 16."""
 
     @classmethod
-    def open(cls, directory: Path) -> "TransferSet":
+    def open(cls, files: SetFiles | Path) -> "TransferSet":
         """Read a transfer set; one shard stays mapped, several are put together in memory.
+
+        Args:
+            files: of the set, or the folder in which they are.
 
         Raises:
             FileNotFoundError: there is none, or it is not finished.
             Corrupt: a file is not what the manifest says.
         """
-        path = directory / MANIFEST
-        try:
-            manifest = TransferSetManifest.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise Corrupt(str(path)) from error
+        files = FolderFiles(files) if isinstance(files, Path) else files
+        manifest = read_manifest(files)
         inputs = manifest.inputs
-        total = inputs.rows * inputs.spec.views
-        if manifest.digest != inputs.digest or sum(shard.rows for shard in manifest.shards) != total:
-            raise Corrupt(str(path))
-        columns = [_read_shard(directory / shard.file, shard.sha256) for shard in manifest.shards]
+        columns = [_read_shard(files.verified(shard.file, shard.sha256)) for shard in manifest.shards]
         shapes: dict[str, tuple[int, ...]] = {
             "row": (),
             "labelled": (),
@@ -90,18 +94,38 @@ class TransferSet:
         return self.logits
 
 
-def is_finished(directory: Path) -> bool:
-    """Tell whether a folder holds a transfer set with all its shards."""
-    return (directory / MANIFEST).is_file()
+def read_manifest(files: SetFiles) -> TransferSetManifest:
+    """Return the manifest of a transfer set.
 
-
-def _read_shard(path: Path, sha256: str) -> dict[str, Array]:
+    Raises:
+        FileNotFoundError: there is none, or it is of another format.
+        Corrupt: it contradicts itself.
+    """
+    path = files.fetch(MANIFEST)
+    data = path.read_bytes()
     try:
-        if sha256_file(path) != sha256:
-            raise Corrupt(str(path))
-        columns, _ = read_tensors(path)
-    except FileNotFoundError as error:
+        manifest = TransferSetManifest.model_validate_json(data)
+    except ValidationError as error:
+        if _is_of_another_format(data):
+            raise FileNotFoundError(path) from error
         raise Corrupt(str(path)) from error
+    inputs = manifest.inputs
+    total = inputs.rows * inputs.spec.views
+    if manifest.digest != inputs.digest or sum(shard.rows for shard in manifest.shards) != total:
+        raise Corrupt(str(path))
+    return manifest
+
+
+def _is_of_another_format(data: bytes) -> bool:
+    try:
+        stated = json.loads(data)["inputs"]["format"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return isinstance(stated, int) and stated != TRANSFER_SET_FORMAT
+
+
+def _read_shard(path: Path) -> dict[str, Array]:
+    columns, _ = read_tensors(path)
     if set(columns) != set(COLUMNS):
         raise Corrupt(str(path))
     return columns

@@ -1,5 +1,6 @@
 """Writes a transfer set shard by shard; what a killed writer left whole is not asked for again."""
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -7,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from shared.artefacts.files import sha256_file, sweep_temporaries, write_atomic, write_once
+from shared.artefacts.files import sha256_file
 from shared.artefacts.tensors import Array, read_tensors, tensors_to_bytes
 from shared.errors import Corrupt, TeacherAnswerInvalid
 from shared.transfer_set.format import (
@@ -24,8 +24,12 @@ from shared.transfer_set.format import (
     shard_file,
 )
 from shared.transfer_set.known import KnownAnswers
+from shared.transfer_set.places import FolderFiles, SetFiles
+from shared.transfer_set.reader import read_manifest
 from shared.transfer_set.selection import Selection
 from shared.transfer_set.views import apply_view, view_flips, view_shifts
+
+log = logging.getLogger(__name__)
 
 LARGEST_LOGIT = float(np.finfo(np.float16).max)
 
@@ -65,7 +69,7 @@ class TransferSetWriter:
 
     def __init__(
         self,
-        directory: Path,
+        files: SetFiles | Path,
         inputs: TransferSetInputs,
         *,
         images: NDArray[np.uint8],
@@ -73,10 +77,10 @@ class TransferSetWriter:
         known: KnownAnswers | None = None,
         shard_rows: int = 8192,
     ) -> None:
-        """Open or make the folder.
+        """Clear away what killed writers left.
 
         Args:
-            directory: `transfer_sets/<inputs.digest>`.
+            files: of the set of these inputs, or the folder in which they are.
             inputs: what the set is made from.
             images: the training split, uint8 N x H x W x C.
             selection: which of them the set takes.
@@ -88,15 +92,21 @@ class TransferSetWriter:
         """
         if len(selection.rows) != inputs.rows:
             raise ValueError(f"inputs speak of {inputs.rows} images, {len(selection.rows)} are selected")
-        self.directory = directory
+        self.files = FolderFiles(files) if isinstance(files, Path) else files
         self.inputs = inputs
         self.total_rows = inputs.rows * inputs.spec.views
         self._images = images
         self._selection = selection
         self._known = known
         self._shard_rows = shard_rows
-        directory.mkdir(parents=True, exist_ok=True)
-        sweep_temporaries(directory)
+        self.rebuilt: list[str] = []
+        """Names of shards that were there, damaged, and were removed to be written anew."""
+        self.files.sweep()
+
+    @property
+    def directory(self) -> Path:
+        """The folder of this machine that has the files, or copies of them."""
+        return self.files.directory
 
     @property
     def shards(self) -> int:
@@ -136,7 +146,7 @@ class TransferSetWriter:
 
         Raises:
             TeacherAnswerInvalid: another shape, a number that is not finite, or one beyond 16-bit floats.
-            OSError: the disk is full; shards already there stay.
+            StoreFull: nothing more fits; shards already there stay.
         """
         shard = self._rows(number)
         known, answers = self._answers(shard)
@@ -149,7 +159,7 @@ class TransferSetWriter:
             "content": content_digest(columns),
         }
         data = tensors_to_bytes(columns, metadata)
-        while not write_once(self.directory / shard_file(number), data):
+        while not self.files.put_once(shard_file(number), data):
             if self._is_whole(number):
                 return  # another writer was first; its shard is as good as ours
 
@@ -165,21 +175,20 @@ class TransferSetWriter:
             Shard(
                 file=shard_file(number),
                 rows=self.rows_in(number),
-                sha256=sha256_file(self.directory / shard_file(number)),
+                sha256=sha256_file(self.files.fetch(shard_file(number))),
             )
             for number in range(self.shards)
         )
-        path = self.directory / MANIFEST
         manifest = TransferSetManifest(
             digest=self.inputs.digest, inputs=self.inputs, shards=shards, created_at=datetime.now(UTC)
         )
         try:
-            present = TransferSetManifest.model_validate_json(path.read_bytes())
-        except (FileNotFoundError, ValidationError):
+            present = read_manifest(self.files)
+        except (FileNotFoundError, Corrupt):
             present = None
         if present is not None and present.model_copy(update={"created_at": manifest.created_at}) == manifest:
             return present
-        write_atomic(path, manifest.model_dump_json(indent=2).encode())
+        self.files.put(MANIFEST, manifest.model_dump_json(indent=2).encode())
         return manifest
 
     @cached_property
@@ -241,9 +250,9 @@ class TransferSetWriter:
         return z.astype(np.float16)
 
     def _is_whole(self, number: int) -> bool:
-        path = self.directory / shard_file(number)
+        name = shard_file(number)
         try:
-            columns, metadata = read_tensors(path)
+            columns, metadata = read_tensors(self.files.fetch(name))
             whole = (
                 set(columns) == set(COLUMNS)
                 and metadata.get("inputs") == self.inputs.digest
@@ -259,6 +268,8 @@ class TransferSetWriter:
             whole = False
         if not whole:
             # The manifest goes first: it must never speak for a shard that is not there.
-            (self.directory / MANIFEST).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            self.files.remove(MANIFEST)
+            self.files.remove(name)
+            self.rebuilt.append(name)
+            log.warning("damaged shard removed", extra={"digest": self.inputs.digest, "shard": name})
         return whole

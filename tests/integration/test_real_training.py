@@ -197,7 +197,7 @@ def test_a_job_whose_check_fails_says_why_before_it_has_cost_anything(taught_pla
     assert job.failure.code == "teacher-not-found"
     assert job.failure.remedy
     assert job.attempts == 1
-    assert not list(taught_place.artefacts.transfer_sets.glob("*"))
+    assert not list((taught_place.artefacts.root / "transfer_sets").glob("*"))
 
 
 def test_a_training_is_cancelled_within_five_seconds(place: Place):

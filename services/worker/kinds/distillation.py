@@ -155,7 +155,7 @@ def _train(job: _Job, transfer_set: BuiltTransferSet) -> Path:
         # The twin learns from the very same images and labels; where a label is missing it learns nothing.
         examples=taught_examples(
             labelled_examples(context, spec.dataset),
-            transfer_set.path,
+            context.transfer_sets.open(transfer_set.digest),
             temperature=spec.objective.temperature,
         ),
         manifest=job.manifest,

@@ -53,7 +53,8 @@ def train_specialist(context: JobContext, spec: SpecialistSpec) -> JobResult:
         transfer_set = ask_teacher(
             context, spec.transfer_set, spec.dataset, manifest, generalist, client, temperature=1.0
         )
-    examples = taught_examples(labelled_examples(context, spec.dataset), transfer_set.path, temperature=1.0)
+    stored = context.transfer_sets.open(transfer_set.digest)
+    examples = taught_examples(labelled_examples(context, spec.dataset), stored, temperature=1.0)
     labels = examples.labels
     assert labels is not None, "checked before"
     indices = [generalist.classes.index(name) for name in spec.classes]

@@ -28,7 +28,7 @@ from shared.contracts.reports import SpecialistFigures, SpecialistsReport
 from shared.contracts.specialists import GENERALIST, Combination, SpecialistPart, specialist_name
 from shared.contracts.specs import SpecialistSpec, SpecialistsSpec
 from shared.contracts.students import BundleFile, StudentCard
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription
 from shared.distillation.clustering import covariance, specialist_sets
 from shared.distillation.cohort import TrainedNet
 from shared.distillation.reports.files import report_files, write_files
@@ -36,7 +36,6 @@ from shared.jobs.checks.specialists import check_specialists
 from shared.models.checkpoints import from_arrays, to_arrays
 from shared.models.devices import torch_device
 from shared.models.specialist_ensemble import SpecialistEnsemble
-from shared.transfer_set.reader import TransferSet
 
 Sets = tuple[tuple[str, ...], ...]
 Trained = Mapping[int, list[Path]]
@@ -167,7 +166,7 @@ def _plan(job: _Job, transfer_set: BuiltTransferSet) -> Path:
         sets = spec.plan.classes
         if sets is None:
             # The image as it is: view 0.
-            matrix = covariance(TransferSet.open(transfer_set.path).logits[0])
+            matrix = covariance(job.context.transfer_sets.open(transfer_set.digest).logits[0])
             found = specialist_sets(matrix, sets=spec.plan.sets, size=spec.plan.size, seed=spec.plan.seed)
             sets = tuple(tuple(classes[index] for index in one) for one in found)
         outcomes.save(directory / "plan.json", Plan(sets=sets))
@@ -226,6 +225,7 @@ def _publish_teacher(
         model=described.nets,
         classes=described.classes,
         preprocessing=described.preprocessing,
+        precision=described.precision,
         test_accuracy=outcome.combined.accuracy,
         job_id=job.context.job_id,
         created_at=datetime.now(UTC),
@@ -304,17 +304,12 @@ def _report(
 def _description(job: _Job, sets: Sets) -> TeacherDescription:
     """Return what describes the ensemble but for its digest, which its weights decide."""
     generalist = job.generalist
-    return generalist.model_copy(
-        update={
-            "name": job.spec.name,
-            "digest": "0" * 64,
-            "merge": "geometric",  # of one member: logits at any T are those divided by T
-            "specialists": Combination(
-                top_n=job.spec.top_n,
-                specialists=tuple(SpecialistPart(classes=one, dustbin=job.dustbin) for one in sets),
-            ),
-        }
+    combination = Combination(
+        top_n=job.spec.top_n,
+        specialists=tuple(SpecialistPart(classes=one, dustbin=job.dustbin) for one in sets),
     )
+    model = Nets(architecture=generalist.one_net.architecture, specialists=combination)
+    return generalist.model_copy(update={"name": job.spec.name, "digest": "0" * 64, "model": model})
 
 
 def _tensors(job: _Job, folders: Sequence[Path]) -> dict[str, Tensor]:

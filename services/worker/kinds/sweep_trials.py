@@ -90,7 +90,7 @@ def train_trials(context: JobContext, spec: SweepTrialsSpec) -> JobResult:
     manifest = check_teacher_order(context, spec)
     examples = taught_examples(
         labelled_examples(context, spec.dataset),
-        context.store.transfer_sets / spec.transfer_set,
+        context.transfer_sets.open(spec.transfer_set),
         # Any: several temperatures are refused of a teacher whose logits do not serve all.
         temperature=_some_temperature(spec),
     )

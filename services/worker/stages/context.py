@@ -17,6 +17,7 @@ from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import MOST_CHILDREN, ChildJob, JobState, Progress, Stage
 from shared.contracts.specs import JobSpec
 from shared.errors import ChildFailed, TooManyChildren
+from shared.transfer_set.store import TransferSetStore
 
 _SECONDS = "seconds.txt"
 _WRITTEN_EVERY_S = 1.0
@@ -91,6 +92,11 @@ class JobContext:
     def job_id(self) -> str:
         """The job's id."""
         return self.order.job_id
+
+    @property
+    def transfer_sets(self) -> TransferSetStore:
+        """Where transfer sets are kept, by the settings."""
+        return TransferSetStore(self.settings.transfer_sets_place, self.settings.transfer_sets_cache)
 
     @property
     def files(self) -> JobFiles:

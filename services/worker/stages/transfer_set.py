@@ -21,7 +21,6 @@ from shared.contracts.training import TransferSetSpec
 from shared.distillation.examples import Examples
 from shared.distillation.losses import UNLABELLED
 from shared.transfer_set.format import TransferSetInputs, preprocessing_digest
-from shared.transfer_set.known import KnownAnswers
 from shared.transfer_set.reader import TransferSet
 from shared.transfer_set.selection import select_rows
 from shared.transfer_set.writer import TransferSetWriter
@@ -41,7 +40,6 @@ class BuiltTransferSet:
     """A finished transfer set and what it cost this job."""
 
     digest: str
-    path: Path
     seconds: float
     rows: int
     """Training images in it."""
@@ -111,12 +109,11 @@ def ask_teacher(
         tempers=one_for_all,
         temperature=1.0 if one_for_all else temperature,
     )
-    path = context.store.transfer_sets / inputs.digest
     asked_at = context.files.attempts / f"asked-{inputs.digest[:16]}.json"
 
     def build(directory: Path) -> None:
-        known = KnownAnswers(context.store.transfer_sets, inputs)
-        writer = TransferSetWriter(path, inputs, images=train.images, selection=selection, known=known)
+        store = context.transfer_sets
+        writer = store.writer(inputs, images=train.images, selection=selection, known=store.known(inputs))
         answered = _Answered(asked_at)
         _ask(context, writer, teacher, client, answered)
         writer.finish()
@@ -129,7 +126,6 @@ def ask_teacher(
     outcome = outcomes.load(stage / "asked.json", _Outcome)
     return BuiltTransferSet(
         digest=inputs.digest,
-        path=path,
         seconds=seconds_of(stage),
         rows=outcome.rows,
         teacher_rows=outcome.teacher_rows,
@@ -137,12 +133,12 @@ def ask_teacher(
     )
 
 
-def taught_examples(examples: Examples, transfer_set: Path, *, temperature: float) -> Examples:
+def taught_examples(examples: Examples, stored: TransferSet, *, temperature: float) -> Examples:
     """Return the examples that the transfer set takes, with what the teacher said and the views it was shown.
 
     Args:
         examples: the whole training split, with its labels; the validation images stay as they are.
-        transfer_set: the folder of a finished set of this training split.
+        stored: a finished set of this training split.
         temperature: T of the loss that will be trained with.
 
     Returns:
@@ -150,10 +146,8 @@ def taught_examples(examples: Examples, transfer_set: Path, *, temperature: floa
         the untaught twin learns from the very same.
 
     Raises:
-        Corrupt: a file of the transfer set is damaged.
         InvalidRequest: its logits do not serve this temperature.
     """
-    stored = TransferSet.open(transfer_set)
     rows = outcomes.tensor(stored.rows)
     labels = examples.labels
     if labels is not None:

@@ -11,6 +11,7 @@ from shared.contracts.training import TransferSetSpec
 from shared.transfer_set.format import TransferSetInputs
 from shared.transfer_set.known import KnownAnswers
 from shared.transfer_set.reader import TransferSet
+from shared.transfer_set.store import TransferSetStore
 from shared.transfer_set.writer import TransferSetWriter
 from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, make_writer, write_all
 
@@ -25,8 +26,12 @@ def store(writer: TransferSetWriter, teacher: LinearTeacher) -> Path:
     return writer.directory.parent
 
 
+def known_in(store: Path, inputs: TransferSetInputs) -> KnownAnswers:
+    return TransferSetStore(str(store), store / "cache").known(inputs)
+
+
 def build(store: Path, inputs: TransferSetInputs, images: np.ndarray, teacher: LinearTeacher) -> TransferSet:
-    known = KnownAnswers(store, inputs)
+    known = known_in(store, inputs)
     writer = make_writer(store / inputs.digest, inputs, images, labels=LABELS, shard_rows=50, known=known)
     write_all(writer, teacher)
     return TransferSet.open(writer.directory)
@@ -132,7 +137,7 @@ def test_sets_that_are_not_finished_or_of_another_format_are_not_searched(
 
 def test_what_is_to_be_asked_is_known_before(store: Path, digits: np.ndarray) -> None:
     inputs = make_inputs(spec=spec(views=4))
-    writer = make_writer(store / "x", inputs, digits, shard_rows=250, known=KnownAnswers(store, inputs))
+    writer = make_writer(store / "x", inputs, digits, shard_rows=250, known=known_in(store, inputs))
     none, some = (writer.rows_to_ask(number) for number in range(writer.shards))
     assert none == 0
     batch = writer.batch(1)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from shared.artefacts.tensors import read_tensors
-from shared.errors import TeacherAnswerInvalid
+from shared.errors import StoreFull, TeacherAnswerInvalid
 from shared.transfer_set import writer as writer_module
-from shared.transfer_set.reader import TransferSet, is_finished
+from shared.transfer_set.reader import TransferSet
 from shared.transfer_set.views import apply_view
 from shared.transfer_set.writer import TransferSetWriter
 from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, make_writer, write_all
@@ -90,7 +90,7 @@ def test_answers_that_cannot_be_stored_are_refused(
 ) -> None:
     with pytest.raises(TeacherAnswerInvalid, match=words):
         writer.write_shard(0, logits)
-    assert list(writer.directory.iterdir()) == []
+    assert writer.files.names() == []
 
 
 def test_the_range_of_16_bit_floats_is_used_to_its_end(writer: TransferSetWriter) -> None:
@@ -117,14 +117,14 @@ def test_a_new_writer_asks_only_for_what_is_missing(
     assert again(writer, digits).missing_shards() == [1, 2, 4]
     write_all(again(writer, digits), teacher)
     assert teacher.rows == 300
-    assert is_finished(writer.directory)
+    assert (writer.directory / "manifest.json").is_file()
 
 
 def test_an_unfinished_set_cannot_be_finished(writer: TransferSetWriter, teacher: LinearTeacher) -> None:
     writer.write_shard(0, teacher(writer.batch(0).images))
     with pytest.raises(ValueError, match="4 of 5 shards are missing, first 1"):
         writer.finish()
-    assert not is_finished(writer.directory)
+    assert not (writer.directory / "manifest.json").exists()
 
 
 def test_finishing_again_changes_nothing(
@@ -155,7 +155,8 @@ def test_a_damaged_shard_is_made_again(
 
     resumed = again(writer, digits)
     assert resumed.missing_shards() == [2]
-    assert not is_finished(writer.directory)  # the manifest does not speak for a shard that is gone
+    # The manifest does not speak for a shard that is gone.
+    assert not (writer.directory / "manifest.json").exists()
     write_all(resumed, teacher)
     assert TransferSet.open(writer.directory).logits.shape == (3, 100, 10)
 
@@ -170,6 +171,7 @@ def test_the_first_of_two_writers_wins_and_the_shard_never_changes(
 
 
 def test_a_damaged_shard_is_replaced_on_writing(writer: TransferSetWriter, teacher: LinearTeacher) -> None:
+    writer.directory.mkdir()
     writer.directory.joinpath("shard-00000.safetensors").write_bytes(b"half")
     writer.write_shard(0, teacher(writer.batch(0).images))
     assert 0 not in writer.missing_shards()
@@ -182,7 +184,7 @@ def test_a_failure_while_writing_leaves_no_shard(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shared.artefacts.files.os.fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreFull, match="shard-00000"):
         writer.write_shard(0, teacher(writer.batch(0).images))
     assert list(writer.directory.iterdir()) == []
 

@@ -18,6 +18,7 @@ from shared.contracts.specs import DistillationSpec
 from shared.contracts.training import TransferSetSpec
 from shared.distillation.examples import Examples
 from shared.errors import EmptyTransferSet
+from shared.transfer_set.store import TransferSetStore
 from shared.transfer_set.views import apply_view
 from shared.transfer_set.writer import TransferSetWriter
 from tests.support.teachers_at_rest import publish_teacher
@@ -52,6 +53,9 @@ class Stack:
     def __init__(self, state_dir: Path) -> None:
         self.settings = WorkerSettings(state_dir=state_dir)
         self.store = ArtefactStore(self.settings.store_dir)
+        self.transfer_sets = TransferSetStore(
+            self.settings.transfer_sets_place, self.settings.transfer_sets_cache
+        )
         rng = np.random.default_rng(1)
         self.images = rng.integers(0, 256, (ROWS, 28, 28, 1), dtype=np.uint8)
         few = Split(self.images[:10], LABELS[:10])
@@ -81,7 +85,7 @@ class Stack:
             validation_images=torch.from_numpy(self.images[:10]),
             validation_labels=torch.from_numpy(LABELS[:10]),
         )
-        return taught_examples(whole, built.path, temperature=4.0)
+        return taught_examples(whole, self.transfer_sets.open(built.digest), temperature=4.0)
 
 
 @pytest.fixture
