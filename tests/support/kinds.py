@@ -18,7 +18,7 @@ from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.jobs import ChildJob, JobResult, JobState
 from shared.contracts.specs import JobSpec
-from shared.contracts.teachers import TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription
 from tests.support.cohorts import CLASSES, PREPROCESSING, pictures
 
 NAMES = tuple("abcd")
@@ -79,16 +79,15 @@ class Bench:
         fields = {
             "name": name,
             "tensors": {"layers.0.weight": np.zeros((1, CLASSES, 36), np.float32)},
-            "architecture": Mlp(hidden_units=(4,)),
-            "members": 1,
-            "merge": "geometric",
             "classes": NAMES,
             "preprocessing": PREPROCESSING,
             "test_accuracy": None,
             "job_id": None,
             "created_at": self.manifest.created_at,
         }
-        description = self.store.teachers.publish(**fields | changes)
+        of_nets = {option: changes.pop(option) for option in tuple(changes) if option in Nets.model_fields}
+        model = Nets(architecture=Mlp(hidden_units=(4,))).model_copy(update=of_nets)
+        description = self.store.teachers.publish_nets(**{"model": model, **fields, **changes})
         self.store.teachers.make_current(name, description.digest)
         return description
 
