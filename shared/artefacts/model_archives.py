@@ -1,0 +1,86 @@
+"""Reads a zip of a model's files, trusting nothing that it says of itself.
+
+The files may lie in one folder that holds everything. What sources of the kind do not have is refused, so
+the notes of a hub folder are to be left out. Members are written one by one, counted as they come.
+"""
+
+import stat
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Final
+
+from shared.artefacts.model_files import FilesKind, checked_name
+from shared.errors import BodyTooLarge, InvalidModelFiles, PickleRefused
+
+_MOST_MEMBERS: Final = 256
+_PIECE_BYTES: Final = 2**20
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGE: Final = (
+    zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError, RuntimeError, ValueError,
+    struct.error, zlib.error,
+)  # fmt: skip
+
+
+def unpack_model(archive: Path, directory: Path, kind: FilesKind, most_bytes: int) -> list[Path]:
+    """Write the files of a model out of a zip into a folder, under their checked names.
+
+    Args:
+        archive: the zip.
+        directory: where its files go; it exists.
+        kind: of the source: it says which names there may be.
+        most_bytes: of all files together, unpacked.
+
+    Returns:
+        Where the files lie.
+
+    Raises:
+        PickleRefused: a member is a pickle by its name, or the zip is one that `torch.save` wrote.
+        InvalidModelFiles: no zip, damaged, encrypted, with links, or with a file that is not of the kind.
+        BodyTooLarge: there is more in it than `most_bytes`.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = _members(opened.infolist(), kind)
+            left = most_bytes
+            for name, info in members.items():
+                left -= _write(opened, info, directory / name, left, most_bytes)
+    except _DAMAGE as error:
+        raise InvalidModelFiles("the zip is none, or it is damaged") from error
+    return [directory / name for name in members]
+
+
+def _members(infos: list[zipfile.ZipInfo], kind: FilesKind) -> dict[str, zipfile.ZipInfo]:
+    """Return the files by the name each is to have; of a member's own path only the last part is used."""
+    if len(infos) > _MOST_MEMBERS:
+        raise InvalidModelFiles(f"the zip has {len(infos):,} members, {_MOST_MEMBERS} are allowed")
+    files = [info for info in infos if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
+    if any(info.filename.endswith("data.pkl") for info in files):
+        raise PickleRefused("the zip", "torch.save wrote it, around a pickle")
+    folders = {info.filename.rpartition("/")[0] for info in files}
+    if len(folders) > 1:
+        raise InvalidModelFiles("the files of the zip lie in more than one folder")
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in files:
+        name = checked_name(info.filename, kind)
+        if name in members:
+            raise InvalidModelFiles(f"{name} is in the zip twice")
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG) or info.flag_bits & 0x1:
+            raise InvalidModelFiles("it is a link, a special file or encrypted", file=name)
+        if info.compress_type not in _METHODS:
+            raise InvalidModelFiles("it is packed by another method than deflate", file=name)
+        members[name] = info
+    return members
+
+
+def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, left: int, most_bytes: int) -> int:
+    """Write one member; return how many bytes it had, which may be other than the zip says."""
+    written = 0
+    with archive.open(info) as packed, path.open("xb") as file:
+        while piece := packed.read(_PIECE_BYTES):
+            written += len(piece)
+            if written > left:
+                raise BodyTooLarge(most_bytes)
+            file.write(piece)
+    return written
