@@ -15,6 +15,7 @@ from services.gateway.errors import STATUSES
 from services.gateway.live import Live
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
+from services.gateway.transfer_sets import TransferSets
 from services.gateway.uploads import clear_old_uploads
 from shared.adapters.dispatch import CeleryDispatcher
 from shared.adapters.redis_jobs import RedisJobStore
@@ -26,6 +27,7 @@ from shared.jobs.ports import Dispatcher, JobStore
 from shared.jobs.service import JobService
 from shared.logs import configure_logging
 from shared.settings import load
+from shared.transfer_set.store import TransferSetStore
 
 _STREAM_THREADS = 16
 
@@ -47,6 +49,8 @@ def create_app(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         limits_bytes={
             "/v1/predictions": settings.max_prediction_bytes,
             "/v1/datasets": settings.max_dataset_bytes,
+            "/v1/teachers": settings.max_teacher_bytes,
+            "/v1/teachers/": settings.max_body_bytes,
         },
     )
 
@@ -60,6 +64,9 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         jobs=JobService(jobs, dispatcher, catalogue),
         store=store,
         catalogue=catalogue,
+        transfer_sets=TransferSets(
+            TransferSetStore(settings.transfer_sets_place, settings.transfer_sets_cache), catalogue
+        ),
         live=Live(store, threads=settings.threads),
         draining=Draining(),
         heavy=CapacityLimiter(settings.decode_threads),

@@ -10,7 +10,15 @@ from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, 
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.jobs import JobPage, JobState, JobView, Progress, Stage
 from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
-from shared.contracts.specs import DistillationSpec, SpecialistPlan, SpecialistsSpec, TeacherSpec
+from shared.contracts.specs import (
+    DistillationSpec,
+    SpecialistPlan,
+    SpecialistsSpec,
+    TeacherCheckSpec,
+    TeacherImportSpec,
+    TeacherSpec,
+    TransferSetJobSpec,
+)
 from shared.contracts.students import (
     BundleFile,
     Latency,
@@ -19,8 +27,19 @@ from shared.contracts.students import (
     StudentList,
     StudentView,
 )
+from shared.contracts.teacher_sources import EnsembleSource, OipSource, OnnxSource, SentFiles
 from shared.contracts.teachers import Nets, TeacherDescription, TeacherDescriptions
-from shared.contracts.training import Objective
+from shared.contracts.training import Objective, TransferSetSpec
+from shared.contracts.transfer_sets import (
+    ClassCoverage,
+    TargetEntropy,
+    TransferSetCard,
+    TransferSetCost,
+    TransferSetPage,
+    TransferSetSummary,
+    TransferSetView,
+)
+from shared.transfer_set.format import TRANSFER_SET_FORMAT
 
 _AT = datetime(2026, 11, 21, 11, 20, tzinfo=UTC)
 _DIGEST = "5f1c8f0a9f5e4d30" * 4
@@ -37,6 +56,16 @@ SPECIALISTS_SPEC = SpecialistsSpec(
     dataset="mnist-5k",
     plan=SpecialistPlan(sets=2, size=3),
     seeds=(0, 1),
+)
+
+OIP_ORDER = TeacherImportSpec(
+    name="digits-triton",
+    source=OipSource(url="http://triton:8000", model="digits"),
+    dataset="mnist-5k",
+    claimed_accuracy=0.97,
+)
+ENSEMBLE_ORDER = TeacherImportSpec(
+    name="digits-both", source=EnsembleSource(members=("digits-teacher", "digits-triton")), dataset="mnist-5k"
 )
 
 JOB = JobView(
@@ -60,6 +89,35 @@ PARENT_JOB = JobView(
     children=tuple(f"j-w2c6rbn5yh3d-{number:03}" for number in range(4)),
     epoch=1,
     progress=Progress(stage=Stage.TRAIN, done=1, total=4, unit="jobs", eta_s=42.0),
+)
+IMPORT_JOB = JobView(
+    id="j-h5x2nqa7wc3e",
+    state=JobState.QUEUED,
+    spec=TeacherImportSpec(
+        name="digits-onnx",
+        source=OnnxSource(files=SentFiles(upload="upload-7c1e9a40d2b85f6637e0c94d1ab8f25c")),
+        dataset="mnist-5k",
+        claimed_accuracy=0.97,
+    ),
+    created_at=_AT,
+)
+CHECK_JOB = JobView(
+    id="j-p9d4tkz6ym2s",
+    state=JobState.QUEUED,
+    spec=TeacherCheckSpec(name="digits-onnx", dataset="mnist-5k"),
+    created_at=_AT,
+)
+TRANSFER_SET_SPEC = TransferSetJobSpec(
+    name="digits-views",
+    teacher="digits-teacher",
+    dataset="mnist-5k",
+    transfer_set=TransferSetSpec(views=4, jitter_px=2),
+)
+TRANSFER_SET_JOB = JobView(
+    id="j-b7m3wqk5xz2n",
+    state=JobState.QUEUED,
+    spec=TRANSFER_SET_SPEC,
+    created_at=_AT,
 )
 JOBS = JobPage(jobs=(JOB, PARENT_JOB))
 
@@ -155,6 +213,59 @@ STUDENTS = StudentList(
     ),
 )
 LIVE = LiveStudent(version=_VERSION, previous=("digits-9b40c7aa",), promotion=2, changed_at=_AT)
+
+_TRANSFER_SET_VIEW = TransferSetView(
+    digest="3f2a9c1e07d4b856" * 4,
+    created_at=_AT,
+    format=TRANSFER_SET_FORMAT,
+    teacher="digits-teacher",
+    teacher_digest=_DIGEST,
+    dataset="mnist-5k",
+    dataset_digest=_DIGEST,
+    spec=TRANSFER_SET_SPEC.transfer_set,
+    tempers=True,
+    temperature=1.0,
+    images=3500,
+    views=4,
+    rows=14_000,
+    shards=2,
+    size_bytes=1_022_912,
+)
+TRANSFER_SETS = TransferSetPage(transfer_sets=(_TRANSFER_SET_VIEW,))
+TRANSFER_SET = TransferSetCard(
+    **_TRANSFER_SET_VIEW.model_dump(),
+    files=(
+        "entropy.png",
+        "entropy.svg",
+        "manifest.json",
+        "shard-00000.safetensors",
+        "shard-00001.safetensors",
+        "summary.json",
+    ),
+    summary=TransferSetSummary(
+        digest=_TRANSFER_SET_VIEW.digest,
+        rows=14_000,
+        rows_labelled=14_000,
+        classes=tuple(ClassCoverage(name=name, labelled=1400, predicted=1400) for name in _DIGITS),
+        entropy=(
+            TargetEntropy(
+                temperature=4.0,
+                mean_nats=0.412,
+                smallest_nats=0.021,
+                p05_nats=0.064,
+                p25_nats=0.158,
+                median_nats=0.301,
+                p75_nats=0.562,
+                p95_nats=1.173,
+                largest_nats=1.982,
+            ),
+        ),
+        cost=TransferSetCost(
+            job_id=TRANSFER_SET_JOB.id, rows_asked=10_500, rows_from_cache=3500, rows_rescored=64, seconds=1.4
+        ),
+        created_at=_AT,
+    ),
+)
 
 PREDICTION = PredictionAnswer(
     student=_VERSION,

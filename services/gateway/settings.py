@@ -29,11 +29,13 @@ class GatewaySettings(CommonSettings):
     max_prediction_bytes: int = Field(default=32 * 2**20, ge=1)
     """Of one request for predictions, all its images together."""
     max_body_bytes: int = Field(default=2**20, ge=1)
-    """Of every other request but datasets."""
+    """Of every other request but uploads."""
     max_dataset_bytes: int = Field(default=2**30, ge=1)
     """Of one upload of a dataset."""
+    max_teacher_bytes: int = Field(default=2**32, ge=1)
+    """Of one upload of a teacher: all its files together."""
     max_uploads: int = Field(default=2, ge=1, le=64)
-    """Datasets that one process takes in at a time; more are refused with 503."""
+    """Datasets and teachers that one process takes in at a time; more are refused with 503."""
     promotion_poll_s: float = Field(default=0.2, gt=0, le=60, allow_inf_nan=False)
     """How often a process looks whether another student was promoted."""
     drain_s: int = Field(default=30, ge=0, le=3_600)

@@ -10,6 +10,7 @@ from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
 from services.gateway.live import Live
 from services.gateway.settings import GatewaySettings
+from services.gateway.transfer_sets import TransferSets
 from shared.artefacts.store import ArtefactStore
 from shared.datasets.images import ImageLimits
 from shared.jobs.service import JobService
@@ -23,6 +24,7 @@ class Gateway:
     jobs: JobService
     store: ArtefactStore
     catalogue: StoreCatalogue
+    transfer_sets: TransferSets
     live: Live
     draining: Draining
     heavy: CapacityLimiter
@@ -30,7 +32,7 @@ class Gateway:
     streams: CapacityLimiter
     """Looks of event streams at the job store: apart, so that a Redis that hangs blocks no other route."""
     uploads: CapacityLimiter
-    """Datasets that are taken in."""
+    """Datasets and teachers that are taken in."""
     image_limits: ImageLimits
 
 

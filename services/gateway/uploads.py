@@ -7,12 +7,14 @@ import asyncio
 import shutil
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.requests import Request
 
 from services.gateway.parts import PartBegins, PartData, parts
+from shared.artefacts.incoming import Incoming
 from shared.artefacts.store import ArtefactStore
 from shared.errors import MalformedBody
 
@@ -31,6 +33,10 @@ class Upload:
     names: list[str] = field(default_factory=list)
 
 
+NameOf = Callable[[Upload, str], Awaitable[str]]
+"""Gives a file its name on the disk, from what has arrived so far and the client's name; or refuses it."""
+
+
 def upload_directory(store: ArtefactStore) -> "tempfile.TemporaryDirectory[str]":
     """Return a fresh folder beside the store; `cleanup` removes it with all that is in it."""
     root = _root(store)
@@ -38,8 +44,14 @@ def upload_directory(store: ArtefactStore) -> "tempfile.TemporaryDirectory[str]"
     return tempfile.TemporaryDirectory(dir=root)
 
 
+def incoming_of(store: ArtefactStore) -> Incoming:
+    """Return where whole uploads of teachers wait for the job that reads them."""
+    return Incoming(store.root / "incoming")
+
+
 def clear_old_uploads(store: ArtefactStore) -> None:
-    """Remove what a gateway left that was killed during an upload, a day later."""
+    """Remove what a gateway left that was killed during an upload, and what no job came for, a day later."""
+    incoming_of(store).sweep()
     root = _root(store)
     if not root.is_dir():
         return
@@ -48,8 +60,20 @@ def clear_old_uploads(store: ArtefactStore) -> None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-async def take_in(request: Request, directory: Path) -> Upload:
-    """Write the files of a multipart request into `directory`.
+async def take_in(
+    request: Request,
+    directory: Path,
+    *,
+    most_field_bytes: int = _MOST_FIELD_BYTES,
+    name_of: NameOf | None = None,
+) -> Upload:
+    """Write the files of a multipart request into `directory`, as they arrive.
+
+    Args:
+        request: the request.
+        directory: an empty folder.
+        most_field_bytes: of a plain field.
+        name_of: names each file before a byte of it is written; without it they are numbered.
 
     Raises:
         MalformedBody: it is no multipart, or has too many files, or a field that is too long.
@@ -65,13 +89,14 @@ async def take_in(request: Request, directory: Path) -> Upload:
             if event.filename is not None:
                 if len(upload.files) == _MOST_FILES:
                     raise MalformedBody(f"one upload may carry {_MOST_FILES} files")
-                target = directory / f"file-{len(upload.files):02}"
+                own = f"file-{len(upload.files):02}"
+                target = directory / (await name_of(upload, event.filename) if name_of else own)
                 upload.files.append(target)
                 upload.names.append(event.filename[:255])
         elif isinstance(event, PartData):
             value += event.data
-            if target is None and len(value) > _MOST_FIELD_BYTES:
-                raise MalformedBody(f"the field {name[:64]!r} is longer than {_MOST_FIELD_BYTES} bytes")
+            if target is None and len(value) > most_field_bytes:
+                raise MalformedBody(f"the field {name[:64]!r} is longer than {most_field_bytes} bytes")
             if target is not None and len(value) >= _WRITE_BYTES:
                 await asyncio.to_thread(_append, target, bytes(value))
                 value.clear()

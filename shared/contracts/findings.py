@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from shared.contracts.base import Contract
+from pydantic import Field
+
+from shared.contracts.base import Contract, Name
 
 
 class Finding(Contract):
@@ -17,16 +19,9 @@ class Finding(Contract):
     """What follows from it, where something does: which T to take, what to change."""
 
 
-class TeacherCheckReport(Contract):
-    """The list, and the figures that later pages quote."""
+class TeacherCheckOrder(Contract):
+    """What is asked for with `POST /v1/teachers/{name}/check`."""
 
-    kind: Literal["teacher_check"] = "teacher_check"
-    teacher: str
-    digest: str
-    dataset: str | None
-    findings: tuple[Finding, ...]
-    images: int
-    """How many images were asked about."""
-    accuracy: float | None = None
-    """On the labelled ones among them."""
-    suggested_temperature: float | None = None
+    dataset: Name
+    claimed_accuracy: float | None = Field(default=None, ge=0, le=1)
+    """What its owner says it gets right; the check compares."""
