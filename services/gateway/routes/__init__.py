@@ -1,6 +1,16 @@
 """The faces of the gateway, one file a subject."""
 
-from services.gateway.routes import datasets, events, health, jobs, predictions, reports, students, teachers
+from services.gateway.routes import (
+    datasets,
+    events,
+    health,
+    jobs,
+    predictions,
+    reports,
+    students,
+    teachers,
+    transfer_sets,
+)
 
 ROUTERS = (
     # Predictions first: routes are tried in this order.
@@ -10,6 +20,7 @@ ROUTERS = (
     reports.router,
     students.router,
     teachers.router,
+    transfer_sets.router,
     datasets.router,
     health.router,
 )

@@ -45,6 +45,16 @@ from shared.errors import (
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same key with the same body within 24 hours answers with the same job (200).",
+    ),
+]
+
 
 _EXAMPLES: dict[str, openapi_models.Example] = {
     "teacher": {
@@ -109,15 +119,7 @@ def submit(
     ],
     jobs: JobsDep,
     response: Response,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=255,
-            pattern=r"^[\x21-\x7e]+$",
-            description="The same key with the same body within 24 hours answers with the same job (200).",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """Check and queue a job. It costs nothing where it cannot end well: the refusal says why."""
     job, created = jobs.submit(spec, idempotency_key)

@@ -1,0 +1,157 @@
+"""Transfer sets as the API shows them: what the store holds, joined with the names of datasets."""
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from services.gateway.catalogue import StoreCatalogue
+from services.gateway.tar import TarEntry
+from shared.contracts.transfer_sets import (
+    TRANSFER_SET_SUMMARY,
+    TransferSetCard,
+    TransferSetPage,
+    TransferSetSummary,
+    TransferSetView,
+)
+from shared.errors import Corrupt, FileNotInBundle, TransferSetInUse, TransferSetNotFound
+from shared.jobs.in_use import WantedSet, jobs_that_may_use
+from shared.jobs.service import JobService
+from shared.transfer_set.format import MANIFEST, TransferSetManifest
+from shared.transfer_set.store import TransferSetStore
+
+log = logging.getLogger(__name__)
+
+CURSOR: Final = r"^[0-9]{1,18}-[0-9a-f]{64}$"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class TransferSets:
+    """Lists, shows, packs and deletes the finished sets of a store."""
+
+    def __init__(self, store: TransferSetStore, catalogue: StoreCatalogue) -> None:
+        self._store = store
+        self._catalogue = catalogue
+
+    def page(self, cursor: str | None, limit: int) -> TransferSetPage:
+        """Return a page, newest first; a cursor names the last set of the page before, deleted or not."""
+        below = _place_of(cursor) if cursor is not None else None
+        manifests = sorted(self._store.manifests(), key=_place, reverse=True)
+        left = [manifest for manifest in manifests if below is None or _place(manifest) < below]
+        shown, names = left[:limit], self._datasets()
+        return TransferSetPage(
+            transfer_sets=tuple(TransferSetView(**self._view(manifest, names)) for manifest in shown),
+            next_cursor=_cursor(shown[-1]) if len(left) > limit else None,
+        )
+
+    def card(self, digest: str) -> TransferSetCard:
+        """Return all that is known of a set; raises `TransferSetNotFound`."""
+        manifest = self._store.manifest(digest)
+        files = self._store.files(digest)
+        return TransferSetCard(
+            **self._view(manifest, self._datasets()),
+            files=tuple(files),
+            summary=self._summary(digest) if TRANSFER_SET_SUMMARY in files else None,
+        )
+
+    def file(self, digest: str, name: str) -> Path:
+        """Return where a file of a set lies on this machine.
+
+        Raises:
+            TransferSetNotFound: there is no such set.
+            FileNotInBundle: it has no such file.
+            Corrupt: a shard is damaged.
+        """
+        return self._store.file(digest, name)
+
+    def entries(self, digest: str) -> tuple[TransferSetManifest, list[TarEntry]]:
+        """Return the files of a set as entries of a tar, in a folder of the set's name.
+
+        The manifest comes last: a tar that was cut and unpacked nevertheless is never taken for whole.
+        """
+        manifest = self._store.manifest(digest)
+        sizes = self._store.sizes(digest)
+        for shard in manifest.shards:
+            if shard.file not in sizes:
+                raise Corrupt(f"{digest}/{shard.file}")
+        names = sorted(sizes, key=lambda name: (name == MANIFEST, name))
+        return manifest, [
+            TarEntry(f"{digest}/{name}", sizes[name], partial(self.file, digest, name)) for name in names
+        ]
+
+    def delete(self, digest: str, jobs: JobService) -> None:
+        """Remove a set, also one that was left unfinished or whose manifest is damaged.
+
+        Raises:
+            TransferSetNotFound: there is nothing of it.
+            TransferSetInUse: jobs that may use it have not ended.
+            JobStoreUnavailable: the jobs cannot be listed.
+        """
+        if not self._store.files(digest):
+            raise TransferSetNotFound(digest)
+        try:
+            inputs = self._store.manifest(digest).inputs
+            wanted = WantedSet(digest, inputs.teacher, inputs.dataset_digest)
+        except (TransferSetNotFound, Corrupt):
+            wanted = WantedSet(digest, None, None)
+        if users := jobs_that_may_use(wanted, jobs, self._catalogue):
+            raise TransferSetInUse(digest, users)
+        self._store.delete(digest)
+        log.info("transfer set deleted", extra={"digest": digest})
+
+    def _view(self, manifest: TransferSetManifest, datasets: Mapping[str, str]) -> dict[str, object]:
+        inputs = manifest.inputs
+        return {
+            "digest": manifest.digest,
+            "created_at": manifest.created_at,
+            "format": inputs.format,
+            "teacher": inputs.teacher,
+            "teacher_digest": inputs.teacher_digest,
+            "dataset": datasets.get(inputs.dataset_digest),
+            "dataset_digest": inputs.dataset_digest,
+            "spec": inputs.spec,
+            "tempers": inputs.tempers,
+            "temperature": inputs.temperature,
+            "images": inputs.rows,
+            "views": inputs.spec.views,
+            "rows": inputs.rows * inputs.spec.views,
+            "shards": len(manifest.shards),
+            "size_bytes": self._store.size_bytes(manifest.digest),
+        }
+
+    def _summary(self, digest: str) -> TransferSetSummary | None:
+        try:
+            return TransferSetSummary.model_validate_json(
+                self.file(digest, TRANSFER_SET_SUMMARY).read_bytes()
+            )
+        except (ValidationError, FileNotInBundle, FileNotFoundError) as error:
+            # The set itself is sound without: its figures are then shown as not known.
+            log.warning("summary left out", extra={"digest": digest, "reason": str(error)})
+            return None
+
+    def _datasets(self) -> dict[str, str]:
+        """Return the names of stored datasets by their digest."""
+        return {
+            dataset.manifest.digest: dataset.name
+            for dataset in reversed(self._catalogue.datasets())
+            if dataset.manifest is not None
+        }
+
+
+def _place(manifest: TransferSetManifest) -> tuple[int, str]:
+    """Return where a set stands in the list: microseconds since 1970, and its digest."""
+    return (manifest.created_at - _EPOCH) // timedelta(microseconds=1), manifest.digest
+
+
+def _cursor(manifest: TransferSetManifest) -> str:
+    microseconds, digest = _place(manifest)
+    return f"{microseconds}-{digest}"
+
+
+def _place_of(cursor: str) -> tuple[int, str]:
+    microseconds, _, digest = cursor.partition("-")
+    return int(microseconds), digest

@@ -1,0 +1,70 @@
+"""Which jobs stand in the way of deleting a transfer set."""
+
+from dataclasses import dataclass
+
+from shared.contracts.base import Digest, Name
+from shared.contracts.jobs import JobState, JobView
+from shared.contracts.specs import JobSpec, SweepTrialsSpec
+from shared.errors import DatasetNotFound
+from shared.jobs.ports import Catalogue
+from shared.jobs.service import JobService
+
+_PAGE = 100
+_UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.WAITING)
+
+
+@dataclass(frozen=True)
+class WantedSet:
+    """By what a job is known that may use a transfer set; None where a damaged manifest does not tell."""
+
+    digest: Digest
+    teacher: Name | None
+    dataset_digest: Digest | None
+
+
+def jobs_that_may_use(wanted: WantedSet, jobs: JobService, catalogue: Catalogue) -> tuple[str, ...]:
+    """Return the ids of all jobs that have not ended and may read or fill this transfer set, oldest first.
+
+    A job counts where it names the set's teacher and dataset, whatever views it asks for: a set that differs
+    is filled from this one, as far as this one knows. A job on another dataset is not in the way; what it
+    finds gone it asks the teacher about.
+
+    Raises:
+        JobStoreUnavailable: the jobs cannot be listed.
+    """
+    # Twice around: a job that goes from one state to another meanwhile is not overlooked.
+    found = {job.id: job for state in _UNFINISHED * 2 for job in _all(jobs, state)}
+    users = [job for job in found.values() if may_use(job.spec, wanted, catalogue)]
+    return tuple(job.id for job in sorted(users, key=lambda job: (job.created_at, job.id)))
+
+
+def may_use(spec: JobSpec, wanted: WantedSet, catalogue: Catalogue) -> bool:
+    """Tell whether a job of this spec may read or fill the transfer set."""
+    if isinstance(spec, SweepTrialsSpec):
+        return spec.transfer_set == wanted.digest
+    # By attribute rather than by kind, so that a kind of job that is added later counts as well.
+    asked = {getattr(spec, "teacher", None), getattr(spec, "generalist", None)} - {None}
+    dataset = getattr(spec, "dataset", None)
+    if not asked or dataset is None:
+        return False
+    return wanted.teacher in {None, *asked} and _may_be(dataset, wanted.dataset_digest, catalogue)
+
+
+def _may_be(dataset: str, digest: str | None, catalogue: Catalogue) -> bool:
+    """Tell whether the dataset of this name may be that of this digest; what is not known counts as yes."""
+    try:
+        manifest = catalogue.dataset(dataset).manifest
+    except DatasetNotFound:
+        return True
+    return digest is None or manifest is None or manifest.digest == digest
+
+
+def _all(jobs: JobService, state: JobState) -> list[JobView]:
+    found: list[JobView] = []
+    cursor: str | None = None
+    while True:
+        page = jobs.list(state, None, cursor, _PAGE)
+        found += page.jobs
+        cursor = page.next_cursor
+        if cursor is None:
+            return found

@@ -1,0 +1,62 @@
+import io
+import tarfile
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from services.gateway.tar import TarEntry, tar_bytes, tar_pieces
+from shared.errors import Corrupt
+
+AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+LONG = "d" * 64 + "/shard-00000.safetensors"
+
+
+def entries(folder: Path, files: dict[str, bytes]) -> list[TarEntry]:
+    for number, data in enumerate(files.values()):
+        (folder / str(number)).write_bytes(data)
+    return [
+        TarEntry(name, len(data), partial(folder.joinpath, str(number)))
+        for number, (name, data) in enumerate(files.items())
+    ]
+
+
+def test_a_tar_holds_the_files_in_order_and_is_as_long_as_was_said(tmp_path: Path):
+    files = {LONG: b"x" * 3_000_000, "empty": b"", "block": b"y" * 512, "odd": b"z"}
+    packed = entries(tmp_path, files)
+    data = b"".join(tar_pieces(packed, AT))
+    assert len(data) == tar_bytes(packed)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert tar.getnames() == list(files)
+        for member in tar:
+            assert tar.extractfile(member).read() == files[member.name]
+            assert (member.mtime, member.mode) == (AT.timestamp(), 0o644)
+
+
+def test_no_piece_is_longer_than_a_mebibyte(tmp_path: Path):
+    packed = entries(tmp_path, {"a": b"x" * 5_000_000})
+    assert max(map(len, tar_pieces(packed, AT))) == 2**20
+
+
+def test_a_file_beyond_eight_gibibytes_has_its_length_in_one_header():
+    (header, *_) = tar_pieces([TarEntry("a", 2**34, lambda: Path("/dev/null"))], AT), None
+    block = next(header)
+    assert len(block) == 512
+    assert tarfile.TarInfo.frombuf(block, "utf-8", "strict").size == 2**34
+
+
+def test_a_file_that_became_shorter_breaks_the_tar_off(tmp_path: Path):
+    packed = entries(tmp_path, {"a": b"x" * 1000})
+    (tmp_path / "0").write_bytes(b"x" * 999)
+    with pytest.raises(Corrupt):
+        list(tar_pieces(packed, AT))
+
+
+def test_files_are_looked_for_when_their_turn_comes(tmp_path: Path):
+    packed = entries(tmp_path, {"a": b"x", "b": b"y"})
+    (tmp_path / "1").unlink()
+    pieces = tar_pieces(packed, AT)
+    assert next(pieces)[:1] == b"a"
+    with pytest.raises(FileNotFoundError):
+        list(pieces)
