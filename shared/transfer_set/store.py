@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shared.errors import Corrupt, FileNotInBundle, TransferSetNotFound
 from shared.transfer_set.format import MANIFEST, TransferSetInputs, TransferSetManifest
 from shared.transfer_set.known import KnownAnswers
-from shared.transfer_set.places import Folder, Place
+from shared.transfer_set.places import Folder, Place, SetFiles
 from shared.transfer_set.reader import TransferSet, read_manifest
 from shared.transfer_set.selection import Selection
 from shared.transfer_set.writer import TransferSetWriter
@@ -99,6 +99,16 @@ class TransferSetStore:
         """Return what the other sets of the store know of what a set of these inputs asks."""
         stored = ((manifest, self._place.files(manifest.digest)) for manifest in self.manifests())
         return KnownAnswers(stored, inputs)
+
+    def set_files(self, digest: str) -> SetFiles:
+        """Return the files of a set that need not be finished, nor begun.
+
+        Raises:
+            TransferSetNotFound: that is no digest.
+        """
+        if _DIGEST.fullmatch(digest) is None:
+            raise TransferSetNotFound(digest)
+        return self._place.files(digest)
 
     def files(self, digest: str) -> list[str]:
         """Return the names of a set's files, sorted; none where it is not there."""

@@ -1,6 +1,7 @@
 """Writes a transfer set shard by shard; what a killed writer left whole is not asked for again."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -47,6 +48,18 @@ class Batch:
     """1 where the image is mirrored, n."""
     images: NDArray[np.uint8]
     """The views themselves, n x H x W x C."""
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What is stored of some rows, n, and what the teacher saw of them."""
+
+    images: NDArray[np.uint8]
+    """The views, n x H x W x C."""
+    logits: NDArray[np.float16]
+    """Zero-mean z, n x classes."""
+    kept: NDArray[np.bool_]
+    """Which of the logits are stored, n x classes; the others mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +126,18 @@ class TransferSetWriter:
         """Number of shards of the whole set."""
         return -(-self.total_rows // self._shard_rows)
 
-    def missing_shards(self) -> list[int]:
-        """Return which shards are still to be written; a damaged one is removed and counts as missing."""
-        return [number for number in range(self.shards) if not self._is_whole(number)]
+    def missing_shards(self, among: Iterable[int] | None = None) -> list[int]:
+        """Return which shards are still to be written; a damaged one is removed and counts as missing.
+
+        Args:
+            among: the shards that are looked at; None looks at all.
+        """
+        looked_at = range(self.shards) if among is None else among
+        return [number for number in looked_at if not self._is_whole(number)]
+
+    def first_row(self, number: int) -> int:
+        """Return the number in the whole set of a shard's first row."""
+        return number * self._shard_rows
 
     def rows_in(self, number: int) -> int:
         """Return how many rows a shard has."""
@@ -124,6 +146,28 @@ class TransferSetWriter:
     def rows_to_ask(self, number: int) -> int:
         """Return for how many rows of a shard the teacher has to be asked."""
         return int((~self._answers(self._rows(number))[0]).sum())
+
+    def known_places(self, number: int) -> NDArray[np.int64]:
+        """Return which rows of a shard that is not written have an answer in other sets, rising."""
+        return np.flatnonzero(self._answers(self._rows(number))[0])
+
+    def recall(self, number: int, places: NDArray[np.int64]) -> Recalled:
+        """Return views and stored answers of some rows of a shard, from the shard where it is written.
+
+        Args:
+            number: of the shard.
+            places: of the rows in it; where it is not written, among `known_places`.
+
+        Raises:
+            Corrupt: the shard cannot be read.
+        """
+        shard = self._rows(number)
+        try:
+            logits = read_tensors(self.files.fetch(shard_file(number)))[0]["logits"][places]
+        except FileNotFoundError:
+            logits = self._answers(shard)[1][places]
+        images = apply_view(self._images[shard.rows[places]], shard.shifts[places], shard.flips[places])
+        return Recalled(images, logits, np.ones(logits.shape, np.bool_))
 
     def batch(self, number: int) -> Batch:
         """Return what to ask the teacher for one shard: the rows whose answer is not known yet."""
