@@ -41,7 +41,7 @@ class TargetEntropy(Contract):
 
 class TopKError(Contract):
     """What is lost where only the k largest logits of a row are kept, and the mass of the rest: the KL
-    divergence from the soft targets as stored to those of all logits, over the rows asked in this job."""
+    divergence from the soft targets of all logits to those as stored, over all rows of the set."""
 
     temperature: Temperature
     rows: int

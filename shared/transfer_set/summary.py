@@ -20,8 +20,11 @@ from shared.contracts.transfer_sets import (
     TransferSetCost,
     TransferSetSummary,
 )
+from shared.transfer_set.format import ERROR_TEMPERATURES, TransferSetManifest
+from shared.transfer_set.places import SetFiles
+from shared.transfer_set.reader import read_shard
+from shared.transfer_set.topk import SparseLogits
 
-ENTROPY_TEMPERATURES: Final = (1.0, 2.0, 4.0, 8.0, 20.0)
 _SHARES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS: Final = 4096
 _FINENESS: Final = 4
@@ -42,13 +45,48 @@ class Answers:
     """z, n x classes: all of them, also where the set keeps the k largest."""
 
 
+def summarise_stored(
+    files: SetFiles,
+    manifest: TransferSetManifest,
+    labels: NDArray[np.int64] | None,
+    *,
+    cost: TransferSetCost | None = None,
+) -> TransferSetSummary:
+    """Return the summary of a finished set, read shard by shard; arguments as `summarise` has them.
+
+    Raises:
+        Corrupt: a shard is missing, or not what the manifest says.
+    """
+    inputs = manifest.inputs
+    return summarise(
+        manifest.digest,
+        inputs.classes,
+        stored_answers(files, manifest),
+        labels,
+        temperatures=inputs.error_temperatures,
+        cost=cost,
+        top_k_error=manifest.top_k_error,
+    )
+
+
+def stored_answers(files: SetFiles, manifest: TransferSetManifest) -> Iterator[Answers]:
+    """Yield what a finished set holds, a shard at a time."""
+    inputs = manifest.inputs
+    for shard in manifest.shards:
+        columns = read_shard(files, shard, inputs)
+        logits = columns["logits"]
+        if inputs.kept is not None:
+            logits = SparseLogits(columns["classes"], logits, columns["rest"], len(inputs.classes)).dense()
+        yield Answers(columns["row"], columns["labelled"], logits)
+
+
 def summarise(
     digest: str,
     classes: Sequence[str],
     answers: Iterable[Answers],
     labels: NDArray[np.int64] | None,
     *,
-    temperatures: Sequence[float] = ENTROPY_TEMPERATURES,
+    temperatures: Sequence[float] = ERROR_TEMPERATURES,
     cost: TransferSetCost | None = None,
     top_k_error: tuple[TopKError, ...] | None = None,
 ) -> TransferSetSummary:

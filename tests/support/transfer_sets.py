@@ -5,7 +5,6 @@ from datetime import datetime
 import numpy as np
 
 from shared.artefacts.files import digest_of
-from shared.artefacts.tensors import read_tensors
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.training import TransferSetSpec
 from shared.contracts.transfer_sets import TRANSFER_SET_SUMMARY, TransferSetCost
@@ -17,7 +16,7 @@ from shared.transfer_set.format import (
 )
 from shared.transfer_set.selection import select_rows
 from shared.transfer_set.store import TransferSetStore
-from shared.transfer_set.summary import Answers, summarise
+from shared.transfer_set.summary import summarise_stored
 
 CLASSES = ("ant", "bee", "cat")
 GREY = ImageInput(height=6, width=5, channels=1)
@@ -29,6 +28,7 @@ def inputs_of(**changes: object) -> TransferSetInputs:
     """Return what a set of 40 images in 2 views is made of."""
     fields: dict[str, object] = {
         "dataset_digest": digest_of("noise"),
+        "input": GREY,
         "rows": IMAGES,
         "teacher": "big",
         "teacher_digest": digest_of("big"),
@@ -60,14 +60,7 @@ def write_set(
 
 def add_summary(store: TransferSetStore, manifest: TransferSetManifest, cost: TransferSetCost) -> None:
     """Leave the figures beside the shards, and a plot."""
-    columns = [read_tensors(store.file(manifest.digest, shard.file))[0] for shard in manifest.shards]
-    summary = summarise(
-        manifest.digest,
-        manifest.inputs.classes,
-        (Answers(one["row"], one["labelled"], one["logits"]) for one in columns),
-        LABELS,
-        cost=cost,
-    )
+    summary = summarise_stored(store.set_files(manifest.digest), manifest, LABELS, cost=cost)
     store.put_file(manifest.digest, TRANSFER_SET_SUMMARY, summary.model_dump_json().encode())
     store.put_file(manifest.digest, "entropy.png", b"png")
     store.put_file(manifest.digest, "entropy.svg", b"<svg/>")

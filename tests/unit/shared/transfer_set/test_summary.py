@@ -1,12 +1,18 @@
 import math
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from shared.contracts.training import TransferSetSpec
 from shared.contracts.transfer_sets import TransferSetCost, TransferSetSummary
-from shared.transfer_set.summary import ENTROPY_TEMPERATURES, Answers, entropies, summarise
+from shared.errors import Corrupt
+from shared.transfer_set.format import TransferSetManifest
+from shared.transfer_set.store import TransferSetStore
+from shared.transfer_set.summary import Answers, entropies, summarise, summarise_stored
+from tests.support.transfer_sets import LABELS, write_set
 
 DIGEST = "ab" * 32
 NAMES = ("ant", "bee", "cat", "dog")
@@ -64,7 +70,7 @@ def test_quantiles_are_those_of_all_rows_to_a_thousandth_of_the_most(scale):
     z = logits(20_000, scale=scale)
     parts = [answers(z[start : start + 3000], start=start) for start in range(0, len(z), 3000)]
     found = summarise(DIGEST, NAMES, parts, None)
-    assert tuple(one.temperature for one in found.entropy) == ENTROPY_TEMPERATURES == (1, 2, 4, 8, 20)
+    assert [one.temperature for one in found.entropy] == [1, 2, 4, 8, 20]
     for one in found.entropy:
         exact = entropies(z, one.temperature).astype(np.float64)
         quantiles = np.quantile(exact, (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0))
@@ -113,3 +119,44 @@ def test_what_it_cost_stands_in_the_summary_and_all_of_it_survives_json():
 def test_a_set_without_rows_has_no_summary():
     with pytest.raises(ValueError, match="without rows"):
         summarise(DIGEST, NAMES, [], None)
+
+
+def stored(tmp_path: Path, **changes: object) -> tuple[TransferSetStore, TransferSetManifest]:
+    store = TransferSetStore(str(tmp_path / "sets"), tmp_path / "cache")
+    return store, write_set(store, **changes)
+
+
+def test_a_stored_set_is_summarised_shard_by_shard_as_if_it_were_read_as_a_whole(tmp_path: Path):
+    store, manifest = stored(tmp_path)
+    assert len(manifest.shards) == 3
+    found = summarise_stored(store.set_files(manifest.digest), manifest, LABELS)
+    whole = store.open(manifest.digest)
+    rows = np.tile(whole.rows, 2)
+    at_once = [Answers(rows, np.tile(whole.labelled, 2), whole.logits.reshape(len(rows), -1))]
+    again = summarise(manifest.digest, manifest.inputs.classes, at_once, LABELS)
+    assert (found.classes, found.rows_labelled, found.rows) == (again.classes, 80, 80)
+    for one, other in zip(found.entropy, again.entropy, strict=True):
+        assert one.model_dump() == pytest.approx(other.model_dump())
+
+
+def test_of_a_set_that_keeps_the_largest_logits_all_classes_count(tmp_path: Path):
+    store, manifest = stored(tmp_path, spec=TransferSetSpec(views=2, top_k=1))
+    found = summarise_stored(store.set_files(manifest.digest), manifest, None)
+    dense = store.open(manifest.digest).logits.reshape(80, -1)
+    assert found.entropy[0].mean_nats == pytest.approx(entropies(dense, 1.0).mean(), abs=1e-6)
+    assert found.top_k_error == manifest.top_k_error
+    assert [one.temperature for one in found.top_k_error] == [1, 2, 4, 8, 20]
+
+
+def test_a_teacher_that_does_not_temper_has_its_entropy_at_its_own_temperature(tmp_path: Path):
+    store, manifest = stored(tmp_path, tempers=False, temperature=3.0)
+    found = summarise_stored(store.set_files(manifest.digest), manifest, None)
+    assert [one.temperature for one in found.entropy] == [3.0]
+
+
+def test_a_damaged_shard_is_found(tmp_path: Path):
+    store, manifest = stored(tmp_path)
+    path = store.file(manifest.digest, manifest.shards[1].file)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(Corrupt):
+        summarise_stored(store.set_files(manifest.digest), manifest, None)
