@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 
-from services.cli.commands import datasets, experiments, jobs, run, students, teachers
+from services.cli.commands import datasets, experiments, jobs, run, students, teachers, transfer_sets
 from services.cli.commands.common import Outside
 from services.cli.commands.predict import predict
 from services.cli.errors import CommandFailed, StackFailed
@@ -26,6 +26,7 @@ app.command()(predict)
 app.add_typer(students.app, name="students")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(teachers.app, name="teachers")
+app.add_typer(transfer_sets.app, name="transfer-sets")
 app.add_typer(experiments.app, name="experiments")
 
 

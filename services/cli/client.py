@@ -3,11 +3,11 @@
 import ipaddress
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -17,13 +17,15 @@ from services.cli.errors import CommandFailed, GatewayRefused, GatewayUnreachabl
 from services.cli.sse import read_events
 from shared.contracts.base import Contract
 from shared.contracts.datasets import DatasetList, DatasetView
+from shared.contracts.findings import TeacherCheckOrder
 from shared.contracts.jobs import FINAL_STATES, JobEvent, JobEventKind, JobPage, JobState, JobView
 from shared.contracts.predictions import PredictionAnswer
 from shared.contracts.problems import Problem
 from shared.contracts.reports import Report
-from shared.contracts.specs import JobSpec
+from shared.contracts.specs import JobSpec, TransferSetJobSpec
 from shared.contracts.students import LiveStudent, StudentCard, StudentList
-from shared.contracts.teachers import TeacherDescriptions
+from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
+from shared.contracts.transfer_sets import TransferSetCard, TransferSetPage
 
 ContractT = TypeVar("ContractT", bound=Contract)
 
@@ -75,15 +77,18 @@ class GatewayClient:
 
         A key is made up where none is given, so that one lost answer can be asked for again safely.
         """
+        return self._submit("/v1/jobs", spec, idempotency_key)
+
+    def _submit(self, path: str, spec: JobSpec | bytes, idempotency_key: str | None) -> JobView:
         body = spec if isinstance(spec, bytes) else spec.model_dump_json().encode()
         headers = {
             "Content-Type": "application/json",
             "Idempotency-Key": idempotency_key or secrets.token_hex(16),
         }
         try:
-            return self._ask(JobView, "POST", "/v1/jobs", content=body, headers=headers)
+            return self._ask(JobView, "POST", path, content=body, headers=headers)
         except GatewayUnreachable:
-            return self._ask(JobView, "POST", "/v1/jobs", content=body, headers=headers)
+            return self._ask(JobView, "POST", path, content=body, headers=headers)
 
     def job(self, job_id: str) -> JobView:
         """Return the job as it is."""
@@ -204,6 +209,36 @@ class GatewayClient:
         """Return all teachers, each as it is now."""
         return self._ask(TeacherDescriptions, "GET", "/v1/teachers")
 
+    def teacher(self, name: str) -> TeacherDescription:
+        """Return a teacher as it is now."""
+        return self._ask(TeacherDescription, "GET", f"/v1/teachers/{quote(name, safe='')}")
+
+    def add_teacher(
+        self, order: bytes, files: Mapping[str, Path], sent: Callable[[int], None] | None = None
+    ) -> JobView:
+        """Bring a teacher; return the job that reads it.
+
+        Args:
+            order: name, source and the rest as JSON; it goes as it is, for the gateway to judge.
+            files: what is uploaded with it, by the name that each is sent under.
+            sent: is told how many more bytes of the files have gone out.
+        """
+        if not files:
+            headers = {"Content-Type": "application/json"}
+            return self._ask(JobView, "POST", "/v1/teachers", content=order, headers=headers)
+        with ExitStack() as opened:
+            parts: list[Any] = [("teacher", (None, order, "application/json"))]
+            for name, path in files.items():
+                file = opened.enter_context(path.open("rb"))
+                parts.append(("files", (name, _Told(file, sent) if sent is not None else file)))
+            return self._ask(JobView, "POST", "/v1/teachers", files=parts, timeout=600.0)
+
+    def check_teacher(self, name: str, order: TeacherCheckOrder) -> JobView:
+        """Have a teacher tried on a dataset; return the job."""
+        path = f"/v1/teachers/{quote(name, safe='')}/check"
+        headers = {"Content-Type": "application/json"}
+        return self._ask(JobView, "POST", path, content=order.model_dump_json(), headers=headers)
+
     def datasets(self) -> DatasetList:
         """Return all datasets, built-in ones too."""
         return self._ask(DatasetList, "GET", "/v1/datasets")
@@ -219,6 +254,48 @@ class GatewayClient:
         finally:
             for file in opened:
                 file.close()
+
+    # --- transfer sets ---
+
+    def build_transfer_set(
+        self, spec: TransferSetJobSpec | bytes, idempotency_key: str | None = None
+    ) -> JobView:
+        """Submit the job that builds a transfer set; bytes and the key as `submit` takes them."""
+        return self._submit("/v1/transfer-sets", spec, idempotency_key)
+
+    def transfer_sets(self, *, limit: int | None = None, cursor: str | None = None) -> TransferSetPage:
+        """Return a page of transfer sets, newest first."""
+        parameters = {
+            name: value for name, value in (("limit", limit), ("cursor", cursor)) if value is not None
+        }
+        return self._ask(TransferSetPage, "GET", "/v1/transfer-sets", params=parameters)
+
+    def transfer_set(self, digest: str) -> TransferSetCard:
+        """Return all that is known of a transfer set."""
+        return self._ask(TransferSetCard, "GET", _transfer_set(digest))
+
+    def download_transfer_set(self, digest: str, file: BinaryIO) -> int:
+        """Write the tar of a transfer set to a file while it arrives; return how many bytes it has.
+
+        Raises:
+            GatewayUnreachable: the answer broke off; what was written is not whole.
+            OSError: the file takes no more.
+        """
+        written = 0
+        try:
+            with self._http.stream("GET", f"{_transfer_set(digest)}/download") as response:
+                if response.is_error:
+                    response.read()
+                    raise refusal(response)
+                for piece in response.iter_bytes():
+                    written += file.write(piece)
+        except httpx.TransportError as error:
+            raise GatewayUnreachable(self.base_url, _reason(error)) from error
+        return written
+
+    def delete_transfer_set(self, digest: str) -> None:
+        """Delete a transfer set; refused while a job may use it."""
+        self._send("DELETE", _transfer_set(digest))
 
     # --- one request, one contract or one error ---
 
@@ -237,6 +314,24 @@ class GatewayClient:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
             raise _not_understood(response) from error
+
+
+class _Told:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: BinaryIO, told: Callable[[int], None]) -> None:
+        self._file = file
+        self._told = told
+
+    def fileno(self) -> int:
+        """Return what the length is asked of."""
+        return self._file.fileno()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        data = self._file.read(size)
+        self._told(len(data))
+        return data
 
 
 def ends(event: JobEvent) -> bool:
@@ -259,6 +354,10 @@ def refusal(response: httpx.Response) -> GatewayRefused:
             retry_after_s,
         )
     return GatewayRefused(response.status_code, problem.code, problem.detail, problem.remedy, retry_after_s)
+
+
+def _transfer_set(digest: str) -> str:
+    return f"/v1/transfer-sets/{quote(digest, safe='')}"
 
 
 def _not_understood(response: httpx.Response) -> CommandFailed:

@@ -57,11 +57,11 @@ def submit(
     given = {key: value for key, value in options.items() if value is not None}
     if (spec is None) == (not given):
         raise typer.BadParameter("give either a SPEC file or options such as --kind, --name, --dataset")
-    body = _read(spec) if spec is not None else json.dumps(spec_of(given)).encode()
+    body = read_spec(spec) if spec is not None else json.dumps(spec_of(given)).encode()
     with gateway_of(context, gateway) as client:
         job = client.submit(body, idempotency_key)
         if watch:
-            _watch(client, job, as_json)
+            watch_to_end(client, job, as_json)
         else:
             emit(job, as_json, job.id)
 
@@ -105,7 +105,7 @@ def watch(
 ) -> None:
     """Watch a job to its end; exit status 1 where it does not succeed. Can be left and taken up again."""
     with gateway_of(context, gateway) as client:
-        _watch(client, client.job(job), as_json)
+        watch_to_end(client, client.job(job), as_json)
 
 
 @app.command("list")
@@ -146,7 +146,8 @@ def cancel(
 app.command()(report)
 
 
-def _watch(client: GatewayClient, job: JobView, as_json: bool) -> None:
+def watch_to_end(client: GatewayClient, job: JobView, as_json: bool) -> None:
+    """Show a job until it ends, then what came of it; raises `JobNotSucceeded`."""
     if as_json:
         for event in client.follow(job.id):
             typer.echo(event.model_dump_json())
@@ -182,7 +183,8 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
 
 
-def _read(spec: str) -> bytes:
+def read_spec(spec: str) -> bytes:
+    """Return what a SPEC argument names: a file, or standard input where it is `-`."""
     if spec == "-":
         return sys.stdin.buffer.read()
     try:
