@@ -139,7 +139,7 @@ def train_cohort(
                     [net.arm, net.seed, net.objective.model_dump(mode="json"), net.member, net.group]
                     for net in nets
                 ],
-                "examples": _digests_of(examples),
+                "examples": examples.digests(),
                 "logits_temperature": examples.logits_temperature,
                 "classes": classes,
                 "preprocessing": preprocessing.model_dump(mode="json"),
@@ -176,9 +176,10 @@ def _check(
 ) -> None:
     if not nets or len({(net.arm, net.seed) for net in nets}) != len(nets):
         raise ValueError("a cohort needs at least one net, and no two of the same arm and seed")
-    if (rule.jitter_px or rule.flip) and (
-        examples.teacher_logits is not None or examples.shifts is not None or examples.flips is not None
-    ):
+    if refreshed and examples.live is not None:
+        raise ValueError("logits come live from a teacher or are refreshed from the nets, not both")
+    taught = examples.teacher_logits is not None or examples.live is not None
+    if (rule.jitter_px or rule.flip) and (taught or examples.seen is not None):
         raise ValueError(
             "jitter and flips would show the nets other views than the teacher saw; store views instead"
         )
@@ -196,23 +197,8 @@ def _check(
                 raise ValueError(f"{net.arm} of seed {net.seed} has no peer of its group and objective")
             if objective.logit_weight or objective.decoupled is not None or objective.standardise:
                 raise ValueError("peers teach by soft targets; other terms of a teacher cannot be theirs")
-        elif objective.needs_logits and examples.teacher_logits is None and not refreshed:
+        elif objective.needs_logits and not (taught or refreshed):
             raise ValueError(f"the objective of {net.arm} needs teacher logits, and there are none")
-
-
-def _digests_of(examples: Examples) -> list[str | None]:
-    return [
-        None if tensor is None else sha256_bytes(tensor.cpu().contiguous().numpy().tobytes())
-        for tensor in (
-            examples.images,
-            examples.labels,
-            examples.validation_images,
-            examples.validation_labels,
-            examples.teacher_logits,
-            examples.shifts,
-            examples.flips,
-        )
-    ]
 
 
 def _digests_of_weights(initial: Initial) -> list[list[str | int]]:

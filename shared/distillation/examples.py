@@ -1,21 +1,27 @@
 """The examples that nets are trained on: the whole dataset on the device, batches cut from it there.
 
-Teacher and student must see the same view of an image, so a view's shifts come with the teacher's logits and
-are replayed here. What a cumbersome model is trained on is jittered anew each epoch instead.
+Teacher and student must see the same view of an image, so the parameters of a view come with the teacher's
+logits and are replayed here. What a cumbersome model is trained on is jittered anew each epoch instead.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float16, Int8, Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.artefacts.files import sha256_bytes
 from shared.contracts.images import Preprocessing
+from shared.distillation.teacher_answers import LiveLogits, SparseLogits, TeacherLogits
+from shared.distillation.views import DeviceView, ViewMaker
 from shared.models.normalise import normalise
 from shared.models.seeds import generator_of
+from shared.transfer_set.views.parameters import ViewParameters
 
 
 @dataclass(frozen=True)
@@ -33,16 +39,39 @@ class Examples:
         flips: 1 where a view of an image is mirrored left to right before it is shifted; None means none is.
         logits_temperature: the T that the teacher logits were divided by when stored. It is 1 but for a
             teacher that does not temper, whose logits were asked at the T of the objective.
+        parameters: of each view of each image (views x rows), in place of shifts and flips; None means one
+            view, as it is. It stays where it is, in memory or mapped, but for the view of an epoch.
+        live: in place of `teacher_logits`, those that are still to come, as many views of the same rows.
+
+    Raises:
+        ValueError: two of them say the same, or they are not of as many views and rows.
     """
 
     images: UInt8[Tensor, "rows height width channels"]
     labels: Int64[Tensor, " rows"] | None
     validation_images: UInt8[Tensor, "validation height width channels"] | None = None
     validation_labels: Int64[Tensor, " validation"] | None = None
-    teacher_logits: Float16[Tensor, "views rows classes"] | None = None
+    teacher_logits: Float16[Tensor, "views rows classes"] | SparseLogits | None = None
     shifts: Int8[Tensor, "views rows 2"] | None = None
     flips: UInt8[Tensor, "views rows"] | None = None
     logits_temperature: float = 1.0
+    parameters: ViewParameters | None = None
+    live: LiveLogits | None = None
+
+    def __post_init__(self) -> None:
+        if self.live is not None and self.teacher_logits is not None:
+            raise ValueError("teacher logits are there, or they come live; not both")
+        if self.parameters is not None and (self.shifts is not None or self.flips is not None):
+            raise ValueError("shifts and flips are among the parameters; give the parameters alone")
+        given: set[tuple[int, ...]] = {(self.views, self.rows)}
+        if self.parameters is not None:
+            given.add(self.parameters.shape)
+        if self.teacher_logits is not None:
+            given.add(tuple(self.teacher_logits.shape[:2]))
+        if self.live is not None:
+            given.add((self.live.views, self.rows))
+        if len(given) > 1:
+            raise ValueError(f"images, views and logits are not of the same views and rows: {sorted(given)}")
 
     @property
     def rows(self) -> int:
@@ -52,10 +81,43 @@ class Examples:
     @property
     def views(self) -> int:
         """How many views of each image there are."""
-        for per_view in (self.teacher_logits, self.shifts, self.flips):
+        if self.live is not None:
+            return self.live.views
+        for per_view in (self.teacher_logits, self.parameters, self.shifts, self.flips):
             if per_view is not None:
                 return per_view.shape[0]
         return 1
+
+    @property
+    def seen(self) -> ViewParameters | None:
+        """How each view of each image is made, views x rows; None where it is as it is."""
+        if self.parameters is not None or (self.shifts is None and self.flips is None):
+            return self.parameters
+        height, width = self.images.shape[1:3]
+        seen = ViewParameters.as_is((self.views, self.rows), (height, width))
+        if self.shifts is not None:
+            seen.shift[:] = self.shifts.cpu().numpy()
+        if self.flips is not None:
+            seen.flip[:] = self.flips.cpu().numpy()
+        return seen
+
+    def digests(self) -> dict[str, str]:
+        """Return by name digests of all that a training learns from; of live logits, of what they will be."""
+        arrays: dict[str, Tensor | NDArray[Any] | None] = {
+            "images": self.images,
+            "labels": self.labels,
+            "validation_images": self.validation_images,
+            "validation_labels": self.validation_labels,
+        }
+        if isinstance(self.teacher_logits, SparseLogits):
+            said = self.teacher_logits
+            arrays |= {"kept": said.indices, "values": said.values, "rest": said.rest}
+        else:
+            arrays["teacher_logits"] = self.teacher_logits
+        if (seen := self.seen) is not None:
+            arrays |= seen.columns()
+        digests = {name: _digest_of(array) for name, array in arrays.items() if array is not None}
+        return digests if self.live is None else {**digests, "live": self.live.digest}
 
 
 @dataclass(frozen=True)
@@ -67,6 +129,8 @@ class Batch:
     labels: Int64[Tensor, "nets batch"] | None
     teacher_logits: Float[Tensor, "nets batch classes"] | None
 
+
+_BYTES_AT_ONCE = 1 << 26
 
 RowsOfEpoch = Callable[[int, int], Tensor]
 """Told a seed and an epoch (from 0), returns the rows (int64) that the seed is shown in it, in order."""
@@ -111,21 +175,20 @@ class Batches:
         self._device = device
         self._preprocessing = preprocessing
         self._logits_temperature = examples.logits_temperature
-        self._labels = _on(device, examples.labels)
-        self._logits = _on(device, examples.teacher_logits)
-        self._shifts = _on(device, examples.shifts)
-        self._flips = _on(device, examples.flips)
-        # Known once and here, so that no step has to wait for the device to say it.
-        self._moves = [bool(view.any()) for view in examples.shifts] if examples.shifts is not None else []
-        self._mirrors = [bool(view.any()) for view in examples.flips] if examples.flips is not None else []
-        reach = int(examples.shifts.abs().max()) if examples.shifts is not None else 0
-        self._margin = margin = max(jitter_px, reach)
-        height, width = examples.images.shape[1:3]
-        padded = F.pad(examples.images.to(device), (0, 0, margin, margin, margin, margin))
-        # windows[n, y, x] is the image-sized piece of padded image n that begins at y, x: a view, not a copy.
-        self._windows = padded.unfold(1, height, 1).unfold(2, width, 1).movedim(3, -1)
-        self._view = 0
+        self._labels = None if examples.labels is None else examples.labels.to(device)
+        self._logits: TeacherLogits | None = None
+        if examples.teacher_logits is not None:
+            self._logits = examples.teacher_logits.to(device)
+        self._live = examples.live
+        self._seen = examples.seen
+        self._size = (examples.images.shape[1], examples.images.shape[2])
+        reach = jitter_px
+        if self._seen is not None:
+            reach = max(reach, -int(self._seen.shift.min(initial=0)), int(self._seen.shift.max(initial=0)))
+        self._maker = ViewMaker(examples.images, reach=reach, device=device)
         self._order = torch.empty(0)
+        self._logits_of_view: TeacherLogits | None = None
+        self._view = DeviceView()
         self._drawn_shifts: Tensor | None = None
         self._drawn_flips: Tensor | None = None
 
@@ -150,10 +213,13 @@ class Batches:
     def start_epoch(self, epoch: int) -> None:
         """Fix order, shifts and flips of an epoch (counted from 0), which sees view `epoch % views`.
 
+        Where the teacher answers live, this waits until it has answered all of the view.
+
         Raises:
-            ValueError: `rows_of_epoch` names rows that are not there, or not as many as before.
+            ValueError: `rows_of_epoch` names rows that are not there, or not as many as before; a crop of the
+                view is not inside the images; or the live answers are not of every row.
         """
-        self._view = epoch % self._views
+        view = epoch % self._views
         self._order = torch.stack([self._rows_shown(seed, epoch) for seed in self._seeds]).to(self._device)
         if self._jitter_px:
             drawn = [self._draw_shifts(seed, epoch) for seed in self._seeds]
@@ -161,16 +227,28 @@ class Batches:
         if self._flip:
             drawn = [self._draw_flips(seed, epoch) for seed in self._seeds]
             self._drawn_flips = torch.stack(drawn).to(self._device)
+        if self._seen is not None:
+            # Known once and here what is done at all, so that no step has to wait for the device to say it.
+            self._view = DeviceView.of(self._seen[view], self._size, self._device)
+        if self._live is not None:
+            self._logits_of_view = self._live.logits(view).to(self._device)
+            if self._logits_of_view.shape[:1] != (self._all_rows,):
+                raise ValueError(
+                    f"live answers are wanted of {self._all_rows} rows, got "
+                    f"{' x '.join(map(str, self._logits_of_view.shape))}"
+                )
+        elif self._logits is not None:
+            self._logits_of_view = self._logits[view]
 
     def batch(self, step: int, lanes: Int64[Tensor, " nets"]) -> Batch:
         """Return the batch of a step (counted from 0) of the epoch that was started, one a lane."""
         shown = slice(step * self._batch_size, (step + 1) * self._batch_size)
         rows = self._order[:, shown].index_select(0, lanes)
         logits = None
-        if self._logits is not None:
+        if self._logits_of_view is not None:
             # Back to T = 1: softening to any other T is the loss's business.
-            logits = self._logits[self._view][rows].float() * self._logits_temperature
-        pixels = self._images(rows, lanes, shown)
+            logits = self._logits_of_view[rows].float() * self._logits_temperature
+        pixels = self._maker.make(rows, self._view_of(rows, lanes, shown))
         return Batch(
             images=normalise(pixels, self._preprocessing),
             pixels=pixels,
@@ -202,42 +280,24 @@ class Batches:
         generator = generator_of("flips", seed, epoch)
         return torch.randint(0, 2, (self.rows,), generator=generator, dtype=torch.uint8).bool()
 
-    def _images(
+    def _view_of(
         self, rows: Int64[Tensor, "nets batch"], lanes: Int64[Tensor, " nets"], shown: slice
-    ) -> UInt8[Tensor, "nets batch height width channels"]:
-        shifts, flips = self._shifts_of(rows, lanes, shown), self._flips_of(rows, lanes, shown)
-        if shifts is None:
-            images = self._windows[:, self._margin, self._margin].index_select(0, rows.flatten())
-            images = images.view(*rows.shape, *images.shape[1:])
-        else:
-            down, right = shifts[..., 0], shifts[..., 1]
-            if flips is not None:
-                # An image that is mirrored and then moves right is one that moves left and is then mirrored.
-                right = torch.where(flips, -right, right)
-            # Content that moves down and right is read from further up and left.
-            images = self._windows[rows, self._margin - down, self._margin - right]
-        if flips is not None:
-            images = torch.where(flips[..., None, None, None], images.flip(-2), images)
-        return images
-
-    def _shifts_of(
-        self, rows: Int64[Tensor, "nets batch"], lanes: Int64[Tensor, " nets"], shown: slice
-    ) -> Int64[Tensor, "nets batch 2"] | None:
-        if self._drawn_shifts is not None:
-            return self._drawn_shifts[:, shown].index_select(0, lanes)
-        if self._shifts is not None and self._moves[self._view]:
-            return self._shifts[self._view][rows].long()
-        return None
-
-    def _flips_of(
-        self, rows: Int64[Tensor, "nets batch"], lanes: Int64[Tensor, " nets"], shown: slice
-    ) -> Bool[Tensor, "nets batch"] | None:
-        if self._drawn_flips is not None:
-            return self._drawn_flips[:, shown].index_select(0, lanes)
-        if self._flips is not None and self._mirrors[self._view]:
-            return self._flips[self._view][rows].bool()
-        return None
+    ) -> DeviceView:
+        """Return how the images of a batch are made: as it is stored, or as was drawn for this epoch."""
+        if self._drawn_shifts is None and self._drawn_flips is None:
+            return self._view.at(rows)
+        return DeviceView(
+            flip=None if self._drawn_flips is None else self._drawn_flips[:, shown].index_select(0, lanes),
+            shift=None if self._drawn_shifts is None else self._drawn_shifts[:, shown].index_select(0, lanes),
+        )
 
 
-def _on(device: torch.device, tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.to(device)
+def _digest_of(array: Tensor | NDArray[Any]) -> str:
+    """Return the SHA-256 of the numbers, a piece at a time: stored arrays may be larger than memory."""
+    digest = hashlib.sha256()
+    at_once = max(1, _BYTES_AT_ONCE * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), at_once):
+        piece = array[start : start + at_once]
+        numbers = piece.cpu().numpy() if isinstance(piece, Tensor) else piece
+        digest.update(np.ascontiguousarray(numbers).data)
+    return digest.hexdigest()

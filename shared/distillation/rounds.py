@@ -97,7 +97,12 @@ class Rounds:
         now = time.monotonic()
         due = now + self._checkpoint_every_s
         while self._epoch < self._budget.epochs:
-            self._start_epoch()
+            try:
+                self._start_epoch()
+            except Exception:
+                # The teacher may be waited for here, for long: what was learned until then is kept.
+                self._save()
+                raise
             while self._step < self._batches.steps:
                 if should_stop():
                     self._save()

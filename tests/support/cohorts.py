@@ -13,6 +13,7 @@ from shared.distillation.examples import Examples
 from shared.distillation.hints import TeacherFeatures
 from shared.models.checkpoints import stack
 from shared.models.network import Network
+from shared.transfer_set.views import ViewParameters
 
 ARCHITECTURE = Mlp(hidden_units=(24, 16))
 CLASSES = 4
@@ -36,14 +37,16 @@ def examples(*, views: int | None = 1) -> Examples:
     """Return 200 training and 60 validation images; the teacher is sure of each view in its own way."""
     images, labels = pictures(200, 1)
     validation_images, validation_labels = pictures(60, 2)
-    logits, shifts = None, None
+    logits, parameters = None, None
     if views is not None:
         generator = torch.Generator().manual_seed(3)
         sure = 6.0 * torch.nn.functional.one_hot(labels, CLASSES)
         logits = (sure + torch.randn(views, 200, CLASSES, generator=generator)).half()
-        shifts = torch.randint(-1, 2, (views, 200, 2), generator=generator).to(torch.int8)
-        shifts[0] = 0
-    return Examples(images, labels, validation_images, validation_labels, logits, shifts)
+        parameters = ViewParameters.as_is((views, 200), (6, 6))
+        parameters.shift[1:] = torch.randint(-1, 2, (views, 200, 2), generator=generator)[1:].numpy()
+    return Examples(
+        images, labels, validation_images, validation_labels, teacher_logits=logits, parameters=parameters
+    )
 
 
 def nets(*seeds: int) -> list[Net]:

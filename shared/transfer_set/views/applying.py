@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from shared.transfer_set.views.parameters import TONE_ONE, ViewParameters
 
-BITS: Final = 11
+WEIGHT_BITS: Final = 11
 """Of a weight of interpolation: weights are in 1/2048."""
-ONE: Final = 1 << BITS
-_TONE_BITS: Final = TONE_ONE.bit_length() - 1
+WEIGHT_ONE: Final = 1 << WEIGHT_BITS
+TONE_BITS: Final = TONE_ONE.bit_length() - 1
+"""Factors of brightness and contrast are in 1/256."""
 _PIXELS_AT_ONCE: Final = 1 << 20
 """Numbers of which intermediate results are kept at a time: about 20 MiB of them."""
 
@@ -101,14 +102,14 @@ def _crop(images: NDArray[np.uint8], crops: NDArray[np.int16]) -> NDArray[np.uin
     of_image = np.arange(len(images))
     above, below, share = _samples(crops[:, 0], crops[:, 2], images.shape[1])
     share = share[:, :, np.newaxis, np.newaxis]
-    rows = images[of_image[:, np.newaxis], above] * (ONE - share)
+    rows = images[of_image[:, np.newaxis], above] * (WEIGHT_ONE - share)
     rows += images[of_image[:, np.newaxis], below] * share
     left, right, share = _samples(crops[:, 1], crops[:, 3], images.shape[2])
     share = share[:, np.newaxis, :, np.newaxis]
     line = of_image[:, np.newaxis, np.newaxis], np.arange(images.shape[1])[:, np.newaxis]
-    pixels = rows[(*line, left[:, np.newaxis])] * (ONE - share)
+    pixels = rows[(*line, left[:, np.newaxis])] * (WEIGHT_ONE - share)
     pixels += rows[(*line, right[:, np.newaxis])] * share
-    return ((pixels + (1 << (2 * BITS - 1))) >> (2 * BITS)).astype(np.uint8)
+    return ((pixels + (1 << (2 * WEIGHT_BITS - 1))) >> (2 * WEIGHT_BITS)).astype(np.uint8)
 
 
 def _samples(
@@ -121,11 +122,11 @@ def _samples(
     """
     begins, lengths = (numbers.astype(np.int64)[:, np.newaxis] for numbers in (begin, length))
     twice_centre = 2 * np.arange(size, dtype=np.int64) + 1
-    place = twice_centre * lengths * (ONE // 2) // size - ONE // 2
-    place = np.clip(place, 0, (lengths - 1) * ONE)
-    first = place >> BITS
+    place = twice_centre * lengths * (WEIGHT_ONE // 2) // size - WEIGHT_ONE // 2
+    place = np.clip(place, 0, (lengths - 1) * WEIGHT_ONE)
+    first = place >> WEIGHT_BITS
     second = np.minimum(first + 1, lengths - 1)
-    return begins + first, begins + second, (place & (ONE - 1)).astype(np.int32)
+    return begins + first, begins + second, (place & (WEIGHT_ONE - 1)).astype(np.int32)
 
 
 def _tone(images: NDArray[np.uint8], tones: NDArray[np.int16]) -> NDArray[np.uint8]:
@@ -133,10 +134,10 @@ def _tone(images: NDArray[np.uint8], tones: NDArray[np.int16]) -> NDArray[np.uin
     brightness, contrast = tones.astype(np.int32).T[:, :, np.newaxis]
     half = TONE_ONE // 2
     pixels = images.reshape(len(images), -1)
-    bright = np.clip((pixels * brightness + half) >> _TONE_BITS, 0, 255)
+    bright = np.clip((pixels * brightness + half) >> TONE_BITS, 0, 255)
     numbers = pixels.shape[1]
     mean = ((bright.sum(axis=1, dtype=np.int64) + numbers // 2) // numbers).astype(np.int32)[:, np.newaxis]
-    seen = np.clip((bright * contrast + mean * (TONE_ONE - contrast) + half) >> _TONE_BITS, 0, 255)
+    seen = np.clip((bright * contrast + mean * (TONE_ONE - contrast) + half) >> TONE_BITS, 0, 255)
     toned: NDArray[np.uint8] = seen.astype(np.uint8).reshape(images.shape)
     return toned
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,16 +92,8 @@ def test_a_taught_net_comes_to_say_what_the_teacher_says():
 def test_logits_stored_at_the_objectives_temperature_teach_the_same_as_at_1():
     """What an arithmetic ensemble says at T is stored as z/T; it must not be softened twice."""
     data = examples()
-    softened = Examples(
-        data.images,
-        data.labels,
-        data.validation_images,
-        data.validation_labels,
-        # 4 is a power of 2: nothing is rounded.
-        data.teacher_logits / 4,
-        data.shifts,
-        logits_temperature=4.0,
-    )
+    # 4 is a power of 2: nothing is rounded.
+    softened = replace(data, teacher_logits=data.teacher_logits / 4, logits_temperature=4.0)
     asked = [Net("taught", 0, TAUGHT)]
     assert_same(train(asked, data)[0], train(asked, softened)[0], **EXACTLY)
 

@@ -1,5 +1,7 @@
 """What a budget, a regularisation and the hooks of `train_cohort` may ask for, each by what it must do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -259,20 +261,14 @@ def test_fresh_logits_of_other_rows_are_refused():
 
 @pytest.mark.parametrize("together", [False, True])
 def test_nets_of_many_objectives_become_the_same_alone_and_at_once(together):
-    """Unlabelled rows, views with flips, decoupled terms, turns: a net does not feel its company."""
+    """Unlabelled rows, views that are mirrored, decoupled terms, turns: a net does not feel its company."""
     data = examples(views=2)
     labels = data.labels.clone()
     labels[::3] = UNLABELLED
-    flips = torch.randint(0, 2, (2, 200), generator=torch.Generator().manual_seed(8)).to(torch.uint8)
-    data = Examples(
-        data.images,
-        labels,
-        data.validation_images,
-        data.validation_labels,
-        data.teacher_logits,
-        data.shifts,
-        flips,
-    )
+    data.parameters.flip[:] = torch.randint(
+        0, 2, (2, 200), generator=torch.Generator().manual_seed(8)
+    ).numpy()
+    data = replace(data, labels=labels)
     asked = [
         Net("soft", 0, TAUGHT),
         Net("turns", 0, Objective(temperature=2.0, soft_weight=1.0, hard_weight=1.0, alternate=True)),

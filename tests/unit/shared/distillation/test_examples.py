@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,7 +57,7 @@ def test_the_last_batch_has_what_is_left():
 
 def test_epochs_walk_through_the_views_with_their_logits():
     data = examples(views=3)
-    data = Examples(data.images, torch.arange(200), teacher_logits=data.teacher_logits, shifts=data.shifts)
+    data = replace(data, labels=torch.arange(200))
     source = batches(data)
     for epoch, view in ((0, 0), (1, 1), (2, 2), (3, 0)):
         source.start_epoch(epoch)
@@ -116,3 +118,15 @@ def test_jitter_is_drawn_anew_each_epoch_and_for_each_seed():
         source.start_epoch(epoch)
         drawn += [source._drawn_shifts[lane] for lane in (0, 1)]
     assert not any(torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+def test_examples_are_known_by_every_number_they_hold(monkeypatch):
+    data = examples(views=2)
+    whole = data.digests()
+    monkeypatch.setattr("shared.distillation.examples._BYTES_AT_ONCE", 100)
+    assert replace(data).digests() == whole  # however it is read
+    again = examples(views=2)
+    again.parameters.cutout[1, 199, 3] = 1
+    again.labels[7] += 1
+    theirs = again.digests()
+    assert {name for name in whole if whole[name] != theirs[name]} == {"cutout", "labels"}

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.transfer_set.views import ViewParameters, apply_view, apply_views, applying
+from tests.support.views import random_views
 
 
 def how(images: np.ndarray, **columns: Any) -> ViewParameters:
@@ -15,17 +16,6 @@ def how(images: np.ndarray, **columns: Any) -> ViewParameters:
     parameters = ViewParameters.as_is((len(images),), images.shape[1:3])
     for name, value in columns.items():
         getattr(parameters, name)[...] = value
-    return parameters
-
-
-def random_views(rng: np.random.Generator, images: int, size: tuple[int, int]) -> ViewParameters:
-    parameters = ViewParameters.as_is((images,), size)
-    length = rng.integers(1, size, (images, 2), endpoint=True)
-    parameters.crop[:] = np.concatenate([rng.integers(0, size - length, endpoint=True), length], axis=1)
-    parameters.flip[:] = rng.integers(0, 2, images)
-    parameters.shift[:] = rng.integers(-3, 4, (images, 2))
-    parameters.tone[:] = rng.integers(0, 513, (images, 2))
-    parameters.cutout[:] = rng.integers(0, max(size), (images, 4), endpoint=True)
     return parameters
 
 
