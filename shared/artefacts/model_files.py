@@ -129,24 +129,24 @@ def check_model_folder(directory: Path, kind: FilesKind) -> None:
         raise InvalidModelFiles(f"weights in several files need {INDEX}, which says what lies where")
 
 
-def check_model_file(path: Path) -> None:
-    """Look at one file, by what its name says it is.
+def check_model_file(path: Path, name: str | None = None) -> None:
+    """Look at one file, by what its name says it is; `name` where it is to have another than it has.
 
     Raises:
         PickleRefused: it is a pickle, or the zip that `torch.save` writes.
         InvalidModelFiles: it is not whole, or not what its name says.
     """
+    name = name or path.name
     with path.open("rb") as file:
-        start = file.read(16)
-        _refuse_pickle(path.name, start)
+        _refuse_pickle(name, file.read(16))
         size = path.stat().st_size
         file.seek(0)
-        if path.name.endswith(".safetensors"):
-            _check_safetensors(path.name, file, size)
-        elif path.name.endswith(".onnx"):
-            _check_onnx(path.name, file, size)
+        if name.endswith(".safetensors"):
+            _check_safetensors(name, file, size)
+        elif name.endswith(".onnx"):
+            _check_onnx(name, file, size)
         else:
-            _check_text(path.name, file, size)
+            _check_text(name, file, size)
 
 
 def _refuse_pickle(name: str, start: bytes) -> None:

@@ -1,8 +1,10 @@
 """A gateway in memory, with the same contract as the real one: it answers contract models and problems."""
 
+import email
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
@@ -13,6 +15,7 @@ from shared.contracts.architectures import Mlp
 from shared.contracts.base import Contract
 from shared.contracts.datasets import DatasetList, DatasetView
 from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
+from shared.contracts.findings import Finding
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.jobs import (
     Failure,
@@ -27,8 +30,8 @@ from shared.contracts.jobs import (
 )
 from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
 from shared.contracts.problems import PROBLEM_MEDIA_TYPE, Problem
-from shared.contracts.reports import Cost, DistillationReport, Plot, TeacherReport
-from shared.contracts.specs import DistillationSpec, TeacherSpec
+from shared.contracts.reports import Cost, DistillationReport, Plot, TeacherCheckReport, TeacherReport
+from shared.contracts.specs import DistillationSpec, TeacherCheckSpec, TeacherImportSpec, TeacherSpec
 from shared.contracts.students import LiveStudent, StudentList, StudentView
 from shared.contracts.teachers import Nets, TeacherDescription, TeacherDescriptions
 from shared.contracts.training import Budget
@@ -37,6 +40,27 @@ NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 DIGEST = "ab" * 32
 VERSION = "mnist-student-0a1b2c"
 DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A request that brings a teacher: the order, and its files by name in the order in which they came."""
+
+    order: bytes
+    files: dict[str, bytes]
+
+    @classmethod
+    def of(cls, request: httpx.Request) -> "Brought":
+        if request.headers["Content-Type"] == "application/json":
+            return cls(request.content, {})
+        head = b"Content-Type: " + request.headers["Content-Type"].encode() + b"\r\n\r\n"
+        parts = email.message_from_bytes(head + request.content).get_payload()
+        first, *rest = parts
+        assert first.get_param("name", header="content-disposition") == "teacher"
+        return cls(
+            first.get_payload(decode=True),
+            {part.get_filename(): part.get_payload(decode=True) for part in rest},
+        )
 
 
 class FakeGateway:
@@ -54,6 +78,10 @@ class FakeGateway:
         self.pause_s = 0.0
         """Before the last event of a stream."""
         self.ends_as = JobState.SUCCEEDED
+        self.findings: tuple[Finding, ...] | None = FINDINGS
+        """What the check of a teacher finds; None where it ends before it has looked."""
+        self.brought: Brought | None = None
+        """The teacher that was brought last."""
         self.datasets = (
             DatasetView(name="mnist", builtin=True, available=False, description="all"),
             DatasetView(name="mnist-5k", builtin=True, available=True, description="some"),
@@ -95,6 +123,11 @@ class FakeGateway:
                 self.jobs[job_id] = self.jobs[job_id].model_copy(update={"state": JobState.CANCELLED})
                 return _json(self.jobs[job_id])
             case ("GET", "jobs", job_id, "report"):
+                spec = self.jobs[job_id].spec
+                if isinstance(spec, TeacherImportSpec | TeacherCheckSpec):
+                    if self.findings is None:
+                        return self.problem(404, "report-not-ready", "there is no report", "Wait.")
+                    return _json(check_report(self.jobs[job_id], self.findings))
                 if request.headers["Accept"] == "text/markdown":
                     return httpx.Response(200, text="# Report\n")
                 return _json(report_of(self.jobs[job_id]))
@@ -116,6 +149,14 @@ class FakeGateway:
                 return _json(DatasetView(name="mine", builtin=False, available=True, description="mine"))
             case ("GET", "teachers"):
                 return _json(TeacherDescriptions(teachers=(TEACHER,)))
+            case ("GET", "teachers", name) if name == TEACHER.name:
+                return _json(TEACHER)
+            case ("POST", "teachers"):
+                self.brought = Brought.of(request)
+                return self._check_job(TeacherImportSpec.model_validate_json(self.brought.order))
+            case ("POST", "teachers", name, "check"):
+                asked = json.loads(request.content)
+                return self._check_job(TeacherCheckSpec(name=name, **asked))
         return self.problem(404, "not-found", request.url.path)
 
     def _submit(self, request: httpx.Request) -> httpx.Response:
@@ -126,6 +167,12 @@ class FakeGateway:
             return self.problem(422, "invalid-temperature", "temperature must be above 0", "Give one.")
         job = self.add_job(**spec)
         return httpx.Response(201, content=job.model_dump_json(), headers={"Location": f"/v1/jobs/{job.id}"})
+
+    def _check_job(self, spec: TeacherImportSpec | TeacherCheckSpec) -> httpx.Response:
+        job = JobView(id="j-check", state=JobState.QUEUED, spec=spec, created_at=NOON)
+        self.jobs[job.id] = job
+        self.events = job_events(self.ends_as)
+        return httpx.Response(201, content=job.model_dump_json())
 
     def add_job(self, **spec: Any) -> JobView:
         """Put a job on record, queued."""
@@ -249,6 +296,24 @@ def report_of(job: JobView) -> TeacherReport | DistillationReport:
         agreement=0.98, comparison=comparison, latency=(), **common,
     )  # fmt: skip
 
+
+def check_report(job: JobView, findings: tuple[Finding, ...]) -> TeacherCheckReport:
+    """Return what the check of a teacher found."""
+    assert isinstance(job.spec, TeacherImportSpec | TeacherCheckSpec)
+    return TeacherCheckReport(
+        job_id=job.id, created_at=NOON, spec=job.spec, teacher=job.spec.name, teacher_digest=DIGEST,
+        dataset_digest=DIGEST, findings=findings, images=500, accuracy=0.964, suggested_temperature=4.0,
+        cost=Cost(seconds={"check": 1.0}, teacher_rows=500, device="cpu", threads=2, torch="2", imago="0"),
+    )  # fmt: skip
+
+
+FINDINGS = (
+    Finding(check="class names", outcome="ok", detail="the same ten classes in the same order"),
+    Finding(
+        check="confidence", outcome="warning", detail="the mean probability of the largest is 0.999",
+        advice="Take T = 4 or more.",
+    ),
+)  # fmt: skip
 
 STUDENT = StudentView(
     version=VERSION, name="mnist-student", live=False, created_at=NOON, job_id="j-0", accuracy=0.962,
