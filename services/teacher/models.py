@@ -3,18 +3,18 @@
 import logging
 import threading
 from collections import OrderedDict
+from functools import partial
+from weakref import WeakValueDictionary
 
-import numpy as np
 import torch
 from prometheus_client import Gauge
-from torch import Tensor
 
+from shared.adapters.oip import AllowedHosts, OipModel
 from shared.artefacts.teachers import TeacherStore
-from shared.contracts.teachers import TeacherDescription
-from shared.errors import Corrupt, TeacherAnswerInvalid, TeacherChanged, TeacherNotFound
-from shared.models.checkpoints import from_arrays
-from shared.models.ensemble import StackedEnsemble
-from shared.models.specialist_ensemble import ensemble_of, shapes_of
+from shared.contracts.teachers import MemberTeacher, MixedEnsemble, RemoteModel, TeacherDescription
+from shared.errors import Corrupt, TeacherChanged, TeacherNotFound
+from shared.models.answering import AnsweringTeacher
+from shared.models.making import Means, teacher_of
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,32 @@ class Teachers:
     Args:
         store: where teachers are published.
         device: where they answer.
-        max_held: how many stay in memory.
+        max_held: how many stay in memory. An ensemble of other teachers counts as one; a member that is in
+            memory already is shared.
+        oip_hosts: the servers that may be asked for teachers that are elsewhere.
+        oip_timeout_s: for one answer of such a server.
+        probe_every_s: how often such a server is compared with its probe while it is asked.
     """
 
-    def __init__(self, store: TeacherStore, *, device: torch.device, max_held: int) -> None:
+    def __init__(
+        self,
+        store: TeacherStore,
+        *,
+        device: torch.device,
+        max_held: int,
+        oip_hosts: AllowedHosts | None = None,
+        oip_timeout_s: float = 30.0,
+        probe_every_s: float = 60.0,
+    ) -> None:
         self.device = device
         self._store = store
         self._max_held = max_held
-        self._held: OrderedDict[str, StackedEnsemble] = OrderedDict()
+        self._oip_hosts = oip_hosts or AllowedHosts()
+        self._oip_timeout_s = oip_timeout_s
+        self._probe_every_s = probe_every_s
+        self._held: OrderedDict[str, AnsweringTeacher] = OrderedDict()
+        self._alive: WeakValueDictionary[str, AnsweringTeacher] = WeakValueDictionary()
+        """By digest: those held, members of those held, and what a request still uses."""
         self._lock = threading.Lock()
         self._loading = threading.Lock()
 
@@ -66,7 +84,7 @@ class Teachers:
 
     def hold(
         self, name: str, expected_digest: str | None = None
-    ) -> tuple[TeacherDescription, StackedEnsemble]:
+    ) -> tuple[TeacherDescription, AnsweringTeacher]:
         """Return the teacher of this name, loaded and checked.
 
         Args:
@@ -75,62 +93,66 @@ class Teachers:
 
         Raises:
             TeacherNotFound: there is no teacher of this name.
-            TeacherChanged: the name stands for another digest.
+            TeacherChanged: the name stands for another digest, or that of a member of the ensemble does, or
+                a server answers otherwise than when it was added.
             Corrupt: its files are not what its digest says.
             TeacherAnswerInvalid: its weights make no net, or one that answers no finite numbers.
+            DistillationError: what else `teacher_of` raises.
         """
-        description = self._store.current(name)
-        if expected_digest is not None and expected_digest != description.digest:
-            raise TeacherChanged(name, expected_digest, description.digest)
+        description = self._described(name, expected_digest)
         held = self._find(description.digest)
         if held is None:
             with self._loading:  # one at a time: whoever waited finds it loaded
                 held = self._find(description.digest) or self._load(description)
         return description, held
 
-    def _find(self, digest: str) -> StackedEnsemble | None:
+    def _described(self, name: str, expected_digest: str | None) -> TeacherDescription:
+        """Return the description of a name, after comparing digests, those of members as well."""
+        description = self._store.current(name)
+        if expected_digest is not None and expected_digest != description.digest:
+            raise TeacherChanged(name, expected_digest, description.digest)
+        if isinstance(description.model, MixedEnsemble):
+            for member in description.model.members:
+                self._described(member.name, member.digest)
+        return description
+
+    def _find(self, digest: str) -> AnsweringTeacher | None:
         with self._lock:
             held = self._held.get(digest)
             if held is not None:
                 self._held.move_to_end(digest)
             return held
 
-    def _load(self, description: TeacherDescription) -> StackedEnsemble:
-        tensors = from_arrays(self._store.load(description))
-        _check_tensors(description, tensors)
+    def _load(self, description: TeacherDescription) -> AnsweringTeacher:
         with self._lock:  # make room before, so that the device never holds one more than allowed
             while len(self._held) >= self._max_held:
                 self._held.popitem(last=False)
-        ensemble = ensemble_of(description, tensors, device=self.device)
-        _check_answer(ensemble)
+        teacher = self._alive_or_made(description)
         with self._lock:
-            self._held[description.digest] = ensemble
+            self._held[description.digest] = teacher
             HELD.set(len(self._held))
+        return teacher
+
+    def _alive_or_made(self, description: TeacherDescription) -> AnsweringTeacher:
+        found = self._alive.get(description.digest)
+        if found is not None:
+            return found
+        teacher = teacher_of(
+            description,
+            Means(
+                file=partial(self._store.file, description),
+                server=self._server,
+                member=self._member,
+                device=self.device,
+                probe_every_s=self._probe_every_s,
+            ),
+        )
+        self._alive[description.digest] = teacher
         log.info("teacher loaded", extra={"teacher": description.name, "digest": description.digest})
-        return ensemble
+        return teacher
 
+    def _member(self, member: MemberTeacher) -> AnsweringTeacher:
+        return self._alive_or_made(self._described(member.name, member.digest))
 
-def _check_tensors(description: TeacherDescription, tensors: dict[str, Tensor]) -> None:
-    """Compare names, shapes and kind of number with the nets that the description names."""
-    expected = {name: (torch.float32, shape) for name, shape in shapes_of(description).items()}
-    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    if found != expected:
-        differing = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-        )
-        raise TeacherAnswerInvalid(
-            f"teacher {description.name!r} cannot be loaded: tensors {', '.join(differing)} are missing, not "
-            "known, or not of the shape and number type of its architecture"
-        )
-
-
-def _check_answer(ensemble: StackedEnsemble) -> None:
-    """Ask about a black and a white image; this also warms the device up."""
-    size = ensemble.description.preprocessing.input
-    extremes = np.zeros((2, size.height, size.width, size.channels), dtype=np.uint8)
-    extremes[1] = 255
-    logits = ensemble.softened_logits(torch.from_numpy(extremes), temperature=1.0)
-    if not bool(torch.isfinite(logits).all()):
-        raise TeacherAnswerInvalid(
-            f"teacher {ensemble.description.name!r} cannot be used: its logits are not finite"
-        )
+    def _server(self, model: RemoteModel) -> OipModel:
+        return OipModel(model, self._oip_hosts, timeout_s=self._oip_timeout_s)

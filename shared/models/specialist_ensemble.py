@@ -13,7 +13,7 @@ from torch import Tensor
 from shared.contracts.specialists import GENERALIST, specialist_name
 from shared.contracts.teachers import TeacherDescription
 from shared.models.combine import active, combined_logits, covered
-from shared.models.ensemble import StackedEnsemble
+from shared.models.ensemble import StackedEnsemble, products_in
 from shared.models.network import Network
 from shared.models.normalise import normalise
 
@@ -83,10 +83,7 @@ class SpecialistEnsemble(StackedEnsemble):
         def ask(number: int, rows: Int64[np.ndarray, " asked"]) -> Float[np.ndarray, "asked answers"]:
             network, tensors = self._specialists[number]
             own = on_device[torch.from_numpy(rows).to(self.device)]
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16),
-            ):
+            with torch.inference_mode(), products_in(self.description.precision, self.device):
                 batch = normalise(own, self.description.preprocessing)
                 logits = network.logits(tensors, batch.unsqueeze(0)).squeeze(0)
             answers: Float[np.ndarray, "asked answers"] = logits.float().cpu().numpy()

@@ -1,25 +1,32 @@
 """Teachers in memory: new ones appear, old ones make room, broken ones are refused."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
-from services.teacher.batching import Part
 from services.teacher.device import answer
+from services.teacher.lanes import Part
 from services.teacher.models import Teachers
+from shared.adapters.oip import AllowedHosts
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp, ResNet
-from shared.errors import Corrupt, TeacherAnswerInvalid, TeacherChanged, TeacherNotFound
+from shared.contracts.teachers import RemoteModel
+from shared.errors import Corrupt, OipHostNotAllowed, TeacherAnswerInvalid, TeacherChanged, TeacherNotFound
 from shared.models.checkpoints import stack, to_arrays
+from shared.models.mixed import MixedTeacher
 from shared.models.network import Network
+from shared.models.probes import make_probe
+from tests.support.any_teachers import publish_mixed, publish_model, publish_onnx
+from tests.support.onnx_graphs import linear_logits, linear_weights
 from tests.support.specialists import COMBINATION, expected_q, publish_ensemble, stored
 from tests.support.teachers import CLASSES, INPUT, publish, random_images, random_tensors, softmax
 
 
-def teachers(root, *, max_held: int = 2) -> Teachers:
-    return Teachers(ArtefactStore(root).teachers, device=torch.device("cpu"), max_held=max_held)
+def teachers(root, *, max_held: int = 2, **options) -> Teachers:
+    return Teachers(ArtefactStore(root).teachers, device=torch.device("cpu"), max_held=max_held, **options)
 
 
 @pytest.mark.parametrize("name", ["nobody", "../../etc", "SHAPES", "", "a" * 200, "shapes\x00"])
@@ -64,11 +71,11 @@ def test_the_teacher_asked_least_recently_makes_room(tmp_path):
     for seed, name in enumerate(("a", "b", "c")):
         publish(tmp_path, name, seed=seed)
     held = teachers(tmp_path, max_held=2)
-    a, b = held.hold("a")[1], held.hold("b")[1]
+    a, b = held.hold("a")[1], weakref.ref(held.hold("b")[1])
     assert held.hold("a")[1] is a
     held.hold("c")
     assert held.hold("a")[1] is a
-    assert held.hold("b")[1] is not b
+    assert b() is None
 
 
 def test_two_names_for_the_same_weights_keep_their_own_descriptions(tmp_path):
@@ -157,3 +164,108 @@ def test_an_ensemble_that_lacks_a_specialists_tensor_is_refused(tmp_path):
     publish(tmp_path, "experts", tensors=tensors, specialists=COMBINATION)
     with pytest.raises(TeacherAnswerInvalid, match=r"specialist-01/layers\.1\.bias"):
         teachers(tmp_path).hold("experts")
+
+
+# --- teachers that are no nets of ours ---------------------------------------------------------------------
+
+
+def test_a_graph_answers_as_a_teacher(tmp_path):
+    described = publish_onnx(tmp_path)
+    images = random_images(20)
+    description, held = teachers(tmp_path).hold("graph")
+    assert description == described
+    (answers,) = answer(held, [Part(images, 2.0)])
+    logits = linear_logits(images, *linear_weights(), 0.25, 0.5) / 2
+    np.testing.assert_allclose(answers, logits - logits.mean(-1, keepdims=True), atol=1e-5)
+
+
+def test_a_graph_that_was_changed_on_disk_is_refused(tmp_path):
+    description = publish_onnx(tmp_path)
+    path = ArtefactStore(tmp_path).teachers.file(description, "model.onnx")
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(Corrupt):
+        teachers(tmp_path).hold("graph")
+
+
+def test_a_precision_that_a_graph_does_not_have_is_refused(tmp_path):
+    published = publish_onnx(tmp_path)
+    publish_model(
+        tmp_path, "half", published.model, {"model.onnx": tmp_path / "graph.onnx"}, precision="float16"
+    )
+    with pytest.raises(TeacherAnswerInvalid, match="cannot run in float16"):
+        teachers(tmp_path).hold("half")
+
+
+def test_nets_and_a_graph_answer_together(tmp_path):
+    publish_mixed(tmp_path, [publish(tmp_path), publish_onnx(tmp_path)], merge="arithmetic")
+    images = random_images(20)
+    held = teachers(tmp_path)
+    parts = [answer(held.hold(name)[1], [Part(images, 3.0)])[0] for name in ("shapes", "graph")]
+    (answers,) = answer(held.hold("mixed")[1], [Part(images, 3.0)])
+    expected = np.mean([softmax(part.astype(np.float64)) for part in parts], axis=0)
+    np.testing.assert_allclose(softmax(answers.astype(np.float64)), expected, atol=1e-5)
+
+
+def test_an_ensemble_counts_as_one_teacher_and_shares_a_member_that_is_in_memory(tmp_path):
+    members = [publish(tmp_path, "a", seed=1), publish(tmp_path, "b", seed=2)]
+    publish_mixed(tmp_path, members)
+    held = teachers(tmp_path, max_held=2)
+    a = held.hold("a")[1]
+    mixed = held.hold("mixed")[1]
+    assert isinstance(mixed, MixedTeacher)
+    assert mixed.members[0] is a
+    assert held.hold("a")[1] is a
+    assert held.hold("b")[1] is mixed.members[1]
+
+
+def test_an_ensemble_of_which_a_member_was_replaced_is_another_teacher(tmp_path):
+    members = [publish(tmp_path, "a", seed=1), publish(tmp_path, "b", seed=2)]
+    published = publish_mixed(tmp_path, members)
+    held = teachers(tmp_path)
+    held.hold("mixed")
+    publish(tmp_path, "b", seed=3)
+    for teachers_now in (held, teachers(tmp_path)):
+        with pytest.raises(TeacherChanged, match="'b' changed"):
+            teachers_now.hold("mixed", published.digest)
+
+
+def test_an_ensemble_of_ensembles_sees_that_a_member_of_a_member_was_replaced(tmp_path):
+    inner = publish_mixed(tmp_path, [publish(tmp_path, "a", seed=1), publish(tmp_path, "b", seed=2)], "inner")
+    publish_mixed(tmp_path, [inner, publish(tmp_path, "c", seed=4)], "outer")
+    held = teachers(tmp_path)
+    held.hold("outer")
+    publish(tmp_path, "b", seed=3)
+    with pytest.raises(TeacherChanged, match="'b' changed"):
+        held.hold("outer")
+
+
+def test_many_threads_that_ask_for_ensembles_and_members_at_once_load_each_once(tmp_path):
+    members = [publish(tmp_path, "a", seed=1), publish(tmp_path, "b", seed=2)]
+    publish_mixed(tmp_path, members)
+    held = teachers(tmp_path, max_held=3)
+    found: list[tuple[str, object]] = []
+    threads = [
+        threading.Thread(target=lambda name=name: found.append((name, held.hold(name)[1])))
+        for name in ("mixed", "a", "b") * 4
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 12
+    assert len({id(teacher) for _, teacher in found}) == 3
+
+
+def test_the_server_of_a_teacher_must_be_among_those_that_may_be_asked(tmp_path):
+    model = RemoteModel(url="http://models:8000", model="shapes", input="pixels", output="scores")
+    probe = make_probe(lambda images: np.zeros((len(images), 4), np.float32), INPUT)
+    publish_model(tmp_path, "far", model, {"probe.safetensors": probe})
+    with pytest.raises(OipHostNotAllowed, match="models:8000"):
+        teachers(tmp_path).hold("far")
+
+
+def test_a_server_without_a_probe_is_no_teacher(tmp_path):
+    model = RemoteModel(url="http://models:8000", model="shapes", input="pixels", output="scores")
+    publish_model(tmp_path, "far", model)
+    with pytest.raises(Corrupt):
+        teachers(tmp_path, oip_hosts=AllowedHosts.of("models:8000")).hold("far")
