@@ -100,13 +100,8 @@ def build(
 ) -> None:
     """Build a transfer set by a job, and watch it; what the store knows is not asked again."""
     drawn = {"views": views, "jitter_px": jitter_px, "flip": flip or None, "share": share, "top_k": top_k}
-    options = {"name": name, "teacher": teacher, "dataset": dataset}
-    given = {key: value for key, value in options.items() if value is not None}
-    given |= {
-        part: {key: value for key, value in values.items() if value is not None}
-        for part, values in (("transfer_set", drawn | {"seed": seed}), ("asking", {"tasks": tasks}))
-        if any(value is not None for value in values.values())
-    }
+    given = _given({"name": name, "teacher": teacher, "dataset": dataset})
+    given |= _given({"transfer_set": _given({**drawn, "seed": seed}), "asking": _given({"tasks": tasks})})
     if (spec is None) == (not given):
         raise typer.BadParameter("give either a SPEC file or options such as --teacher and --dataset")
     body = read_spec(spec) if spec is not None else json.dumps(_named(given)).encode()
@@ -183,6 +178,11 @@ def _whole(client: GatewayClient, digest: str) -> str:
             "Give more of the digest.",
         )
     return found[0] if found else digest
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value not in (None, {})}
 
 
 def _named(given: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.routes.jobs import IdempotencyKey
 from services.gateway.state import GatewayDep
-from services.gateway.tar import TAR_MEDIA_TYPE, tar_bytes, tar_pieces
+from services.gateway.tar import TAR_MEDIA_TYPE, TarResponse
 from services.gateway.transfer_sets import CURSOR
 from shared.adapters.web.problems import documented
 from shared.contracts.jobs import JobView
@@ -62,10 +62,10 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
             LabelsMissing,
             EmptyTransferSet,
             OmitAndOnly,
-                    UnknownClass,
+            UnknownClass,
             TeacherNotFound,
             DatasetNotFound,
-                    IdempotencyConflict,
+            IdempotencyConflict,
             BodyTooLarge,
             JobStoreUnavailable,
         ),
@@ -144,20 +144,13 @@ def download_file(digest: str, name: str, gateway: GatewayDep) -> FileResponse:
         **documented(STATUSES, TransferSetNotFound, TransferSetsUnavailable),
     },
 )
-def download(digest: str, gateway: GatewayDep) -> StreamingResponse:
+def download(digest: str, gateway: GatewayDep) -> TarResponse:
     """Return all files as one tar, uncompressed, with its length; the manifest comes last.
 
     Unpacked in the folder of transfer sets of another store, the set is known there.
     """
     manifest, entries = gateway.transfer_sets.entries(digest)
-    return StreamingResponse(
-        tar_pieces(entries, manifest.created_at),
-        media_type=TAR_MEDIA_TYPE,
-        headers={
-            "Content-Length": str(tar_bytes(entries)),
-            "Content-Disposition": f'attachment; filename="transfer-set-{manifest.digest[:12]}.tar"',
-        },
-    )
+    return TarResponse(entries, manifest.created_at, f"transfer-set-{manifest.digest[:12]}.tar")
 
 
 @router.delete(

@@ -1,12 +1,16 @@
 import io
+import os
 import tarfile
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
-from services.gateway.tar import TarEntry, tar_bytes, tar_pieces
+from services.gateway.tar import TarEntry, TarResponse, tar_bytes, tar_pieces
 from shared.errors import Corrupt
 
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -60,3 +64,23 @@ def test_files_are_looked_for_when_their_turn_comes(tmp_path: Path):
     assert next(pieces)[:1] == b"a"
     with pytest.raises(FileNotFoundError):
         list(pieces)
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_no_file_open(tmp_path: Path):
+    answer = TarResponse(entries(tmp_path, {"a": b"x" * 5_000_000}), AT, "a.tar")
+    sent = 0
+
+    async def send(message: Message) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == 3:  # head, header of the file, first piece
+            raise OSError("gone")
+
+    async def receive() -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with pytest.raises(ClientDisconnect):
+        anyio.run(answer, {"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
+    assert str(tmp_path / "0") not in {os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()}
+    assert answer.headers["content-length"] == str(5_000_000 + 512 + (-5_000_000 % 512) + 1024)
