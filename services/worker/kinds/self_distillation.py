@@ -8,7 +8,6 @@ stage a seed in between, then evaluate, export, report.
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import JsonValue
 
@@ -30,7 +29,7 @@ from shared.jobs.checks.peers import check_peers
 from shared.models.devices import torch_device
 from shared.models.network import Network
 from shared.transfer_set.selection import select_rows
-from shared.transfer_set.views import apply_view, view_flips, view_shifts
+from shared.transfer_set.views import ViewParameters, apply_views, view_parameters
 
 
 def distil_itself(context: JobContext, spec: SelfDistillationSpec) -> JobResult:
@@ -108,15 +107,14 @@ class _Generations:
         inputs: dict[str, JsonValue] = {"net": trained_at.name, "seed": teacher.seed}
 
         def build(aside: Path) -> None:
-            shifts, flips = self.examples.shifts, self.examples.flips
-            assert shifts is not None, "made with the examples"
-            assert flips is not None, "made with the examples"
+            parameters = self.examples.parameters
+            assert parameters is not None, "made with the examples"
             device = torch_device(self.context.settings.device)
-            images, views = self.examples.images.numpy(), len(shifts)
+            images, views = self.examples.images.numpy(), self.examples.views
             logits = []
             for view in range(views):
                 self.context.progress(Stage.TRANSFER_SET, view, views, "views")
-                shown = torch.from_numpy(apply_view(images, shifts[view].numpy(), flips[view].numpy()))
+                shown = torch.from_numpy(apply_views(images, parameters[view]))
                 logits.append(stored_logits(self.network, teacher.tensors, shown, self.preprocessing, device))
             self.context.progress(Stage.TRANSFER_SET, views, views, "views")
             write_tensors(aside / "logits.safetensors", {"logits": torch.stack(logits).numpy()})
@@ -134,13 +132,11 @@ def _examples(context: JobContext, spec: SelfDistillationSpec, manifest: Dataset
         wanted, whole.labels.numpy(), manifest.classes, images=whole.rows, dataset=spec.dataset
     )
     rows = torch.from_numpy(selection.rows)
-    views = range(wanted.views)
-    shifts = np.stack([view_shifts(wanted, whole.rows, view)[selection.rows] for view in views])
-    flips = np.stack([view_flips(wanted, whole.rows, view)[selection.rows] for view in views])
+    height, width = whole.images.shape[1:3]
+    parameters = [view_parameters(wanted, whole.rows, view, (height, width)) for view in range(wanted.views)]
     return replace(
         whole,
         images=whole.images[rows],
         labels=whole.labels[rows].masked_fill(~torch.from_numpy(selection.labelled), UNLABELLED),
-        shifts=torch.from_numpy(shifts),
-        flips=torch.from_numpy(flips),
+        parameters=ViewParameters.stack([view.take(selection.rows) for view in parameters]),
     )
