@@ -180,7 +180,7 @@ class TransferSetSpec(Contract):
     """Views but the first are mirrored left to right with probability 1/2."""
     crop_scale: float | None = Field(default=None, gt=0, le=1)
     """Views but the first are a random part of the image, of at least this share of its area and a ratio of
-    sides from 3/4 to 4/3, resized to the whole (Szegedy et al. 2014, arXiv:1409.4842)."""
+    sides from 3/4 to 4/3 of the image's own, resized to the whole (Szegedy et al. 2014, arXiv:1409.4842)."""
     cutout_px: int = Field(default=0, ge=0, le=256)
     """In views but the first a square of this side is black, about a random pixel (arXiv:1708.04552)."""
     brightness: float = Field(default=0.0, ge=0, lt=1)
