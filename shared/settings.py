@@ -2,10 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.adapters.oip import AllowedHosts
+
+
+def _hosts(value: object) -> object:
+    return AllowedHosts.of(value) if isinstance(value, str) else value
 
 
 class CommonSettings(BaseSettings):
@@ -27,8 +33,15 @@ class CommonSettings(BaseSettings):
         default="redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", pattern=r"^(rediss?|unix)://.+"
     )
     teacher_url: str = Field(
-        default="http://127.0.0.1:8081", validation_alias="TEACHER_URL", pattern=r"^https?://.+"
+        default="http://127.0.0.1:8081",
+        validation_alias="TEACHER_URL",
+        pattern=r"^https?://[^\s,]+(\s*,\s*https?://[^\s,]+)*$",
     )
+    """Replicas of the teacher service: one address or several, by commas; a name may stand for several too."""
+    oip_hosts: Annotated[AllowedHosts, NoDecode, BeforeValidator(_hosts)] = Field(
+        default=AllowedHosts(), validation_alias="TEACHER_OIP_HOSTS"
+    )
+    """Servers of the Open Inference Protocol that may be asked for teachers: host or host:port, by commas."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", validation_alias="LOG_LEVEL"
     )

@@ -25,7 +25,7 @@ from shared.artefacts.model_files import (
     is_files_kind,
 )
 from shared.contracts.specs import TeacherImportSpec
-from shared.contracts.teacher_sources import SentFiles
+from shared.contracts.teacher_sources import OipSource, SentFiles
 from shared.errors import BodyTooLarge, InvalidModelFiles, QueueFull, StoreFull
 from shared.jobs.checks import check_submitted
 
@@ -60,10 +60,13 @@ def check_without_files(order: TeacherImportSpec, gateway: Gateway) -> None:
     """Refuse an order that nothing was uploaded for, as far as that can be told here.
 
     Raises:
+        OipHostNotAllowed: it names a server that is not on the list.
         InvalidModelFiles: its kind needs files, and it names no folder of the store.
         IncomingNotFound: there is no such folder.
         DistillationError: what `check_submitted` refuses.
     """
+    if isinstance(order.source, OipSource):
+        gateway.settings.oip_hosts.need(order.source.url)
     sent = _sent_files(order)
     if sent is not None:
         if sent.upload is not None or sent.folder is None:

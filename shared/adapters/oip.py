@@ -78,6 +78,9 @@ class AllowedHosts:
         if not any(bare == allowed and of_port in (None, port) for allowed, of_port in self.entries):
             raise OipHostNotAllowed(f"{host}:{port}", self._listed())
 
+    def __str__(self) -> str:
+        return ",".join(self._listed())
+
     def _listed(self) -> tuple[str, ...]:
         return tuple(
             (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")

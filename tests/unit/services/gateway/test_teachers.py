@@ -127,6 +127,14 @@ def test_an_ensemble_of_teachers_that_are_here_needs_no_files(gateway: InProcess
     assert spec.source.members == ("one", "two")
 
 
+def test_a_server_on_the_list_becomes_a_job_and_another_is_refused(gateway: InProcessGateway):
+    source = {"kind": "oip", "url": "http://triton:8000", "model": "digits"}
+    assert job_of(gateway, say(gateway, source)).source.url == "http://triton:8000"
+    for url in ("http://triton:8001", "http://169.254.169.254", "http://triton:8000@elsewhere", "file:///etc"):
+        refused(say(gateway, source | {"url": url}), 422, "oip-host-not-allowed")
+    assert len(gateway.dispatcher.sent) == 1
+
+
 def test_a_form_without_files_is_as_good_as_json(gateway: InProcessGateway):
     publish(gateway, "one", ("a", "b"))
     publish(gateway, "two", ("a", "b"))
