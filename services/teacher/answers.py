@@ -2,20 +2,25 @@
 
 import json
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from shared.contracts.teachers import SAFETENSORS_MEDIA_TYPE, TeacherDescription
-from shared.errors import NotAcceptable, TemperatureTooLow
+from shared.errors import NotAcceptable, TeacherAnswerInvalid, TemperatureTooLow
 
 JSON: Final = "application/json"
 KNOWN: Final = (JSON, SAFETENSORS_MEDIA_TYPE)
 
 Dtype = Literal["float32", "float16"]
+
+_TYPES: Final = {"float32": "F32", "float16": "F16"}
+"""Numbers as safetensors names them."""
+_MANY_NUMBERS: Final = 65_536
+"""So few are written in less time than a thread takes to be found."""
+_ROWS_NAMED: Final = 8
 
 
 def chosen(accept: str | None) -> str:
@@ -42,29 +47,33 @@ class Answer:
     probabilities: bool
     dtype: Dtype
 
+    def takes_long(self, media_type: str) -> bool:
+        """Return whether `encoded` would hold others up."""
+        return self.logits.size > (
+            _MANY_NUMBERS if media_type == SAFETENSORS_MEDIA_TYPE else _MANY_NUMBERS // 64
+        )
+
     def encoded(self, media_type: str) -> bytes:
         """Return the answer in one of the known media types.
 
         Raises:
+            TeacherAnswerInvalid: rows are NaN: the teacher's logits of them are not finite.
             TemperatureTooLow: z/T is not finite in the numbers asked for.
         """
         with np.errstate(over="ignore"):  # an overflow becomes inf, which is refused below
-            logits = self.logits.astype(self.dtype)
+            logits = self.logits.astype(self.dtype, copy=False)
         if not np.isfinite(logits).all():
+            if len(rows := np.flatnonzero(np.isnan(logits).any(-1))):
+                raise TeacherAnswerInvalid(
+                    f"teacher {self.teacher.name!r} answers logits that are not finite for "
+                    f"{in_words(rows)} of {len(logits)}"
+                )
             raise TemperatureTooLow(self.temperature, self.dtype)
         tensors = {"logits": logits}
         if self.probabilities:
             tensors["probabilities"] = _softmax(self.logits).astype(self.dtype)
         if media_type == SAFETENSORS_MEDIA_TYPE:
-            return save(
-                {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
-                metadata={
-                    "teacher": self.teacher.name,
-                    "digest": self.teacher.digest,
-                    "temperature": repr(self.temperature),
-                    "classes": json.dumps(self.teacher.classes),
-                },
-            )
+            return self._safetensors(tensors)
         return orjson.dumps(
             {
                 "teacher": self.teacher.name,
@@ -77,6 +86,36 @@ class Answer:
             },
             option=orjson.OPT_SERIALIZE_NUMPY,
         )
+
+    def _safetensors(self, tensors: dict[str, NDArray[Any]]) -> bytes:
+        """Return the tensors as a safetensors file: its numbers are copied once, into the answer."""
+        header: dict[str, Any] = {
+            "__metadata__": {
+                "teacher": self.teacher.name,
+                "digest": self.teacher.digest,
+                "temperature": repr(self.temperature),
+                "classes": json.dumps(self.teacher.classes),
+            }
+        }
+        stop = 0
+        for name, tensor in tensors.items():
+            start, stop = stop, stop + tensor.nbytes
+            header[name] = {
+                "dtype": _TYPES[self.dtype],
+                "shape": tensor.shape,
+                "data_offsets": [start, stop],
+            }
+        text = orjson.dumps(header)
+        text += b" " * (-len(text) % 8)  # so that the numbers begin where their size divides
+        parts = [len(text).to_bytes(8, "little"), text]
+        return b"".join([*parts, *(np.ascontiguousarray(tensor).data for tensor in tensors.values())])
+
+
+def in_words(rows: NDArray[np.intp]) -> str:
+    """Return the first row numbers, counted from 0, and how many there are besides."""
+    named = ", ".join(map(str, rows[:_ROWS_NAMED]))
+    more = f" and {len(rows) - _ROWS_NAMED} more" if len(rows) > _ROWS_NAMED else ""
+    return f"{'row' if len(rows) == 1 else 'rows'} {named}{more}"
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

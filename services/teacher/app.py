@@ -1,5 +1,6 @@
 """Puts the parts of the teacher service together."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +10,11 @@ import torch
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from services.teacher import device, routes
-from services.teacher.batching import Batcher
+from services.teacher import routes
+from services.teacher.batchers import Batchers
+from services.teacher.batching import Limits
+from services.teacher.cuda import Cuda
+from services.teacher.device import Cpu, TeacherDevice, device_name
 from services.teacher.errors import STATUSES
 from services.teacher.models import Teachers
 from services.teacher.parts import Parts
@@ -48,24 +52,27 @@ def create_api(settings: TeacherSettings) -> FastAPI:
             torch.set_num_threads(settings.threads)
         where = torch_device(settings.device)
         torch.zeros(1, device=where)  # CUDA starts now, or says now why not
-        batcher = Batcher(
-            device.answer, max_batch_rows=settings.max_batch_rows, queue_rows=settings.queue_rows
-        )
-        app.state.parts = Parts(
+        parts = app.state.parts = Parts(
             settings=settings,
             teachers=Teachers(
                 ArtefactStore(settings.store_dir).teachers,
                 device=where,
                 max_held=settings.max_held,
+                oip_hosts=settings.oip_hosts,
             ),
-            batcher=batcher,
-            limiter=anyio.CapacityLimiter(settings.decode_threads),
+            batchers=Batchers(_device(where, settings), _limits(settings)),
+            limiters={
+                "interactive": anyio.CapacityLimiter(settings.decode_threads),
+                "bulk": anyio.CapacityLimiter(settings.decode_threads),
+            },
         )
-        log.info("ready", extra={"device": device.device_name(where)})
+        warming = asyncio.create_task(parts.warm_up())
+        log.info("started", extra={"device": device_name(where)})
         try:
             yield
         finally:
-            await batcher.close()
+            warming.cancel()
+            await parts.batchers.close()
             log.info("stopped")
 
     app = FastAPI(
@@ -80,3 +87,20 @@ def create_api(settings: TeacherSettings) -> FastAPI:
     problems.install(app, STATUSES)
     openapi.install(app)
     return app
+
+
+def _device(where: torch.device, settings: TeacherSettings) -> TeacherDevice:
+    longest_s = settings.bulk_ms / 1000
+    if where.type == "cuda":
+        return Cuda(where, max_batch_rows=settings.max_batch_rows, longest_s=longest_s)
+    return Cpu(max_batch_rows=settings.max_batch_rows, longest_s=longest_s)
+
+
+def _limits(settings: TeacherSettings) -> Limits:
+    return Limits(
+        max_batch_rows=settings.max_batch_rows,
+        queue_rows=settings.queue_rows,
+        bulk_s=settings.bulk_ms / 1000,
+        beside_s=settings.bulk_beside_ms / 1000,
+        company_s=settings.company_ms / 1000,
+    )

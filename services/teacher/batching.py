@@ -1,27 +1,32 @@
-"""Merges concurrent requests: whatever waits when the device gets free is its next batch.
+"""Merges concurrent requests into forward passes: interactive ones before bulk, none of them too long.
 
-No timer, so nothing waits for company that may not come. One thread owns the device. The queue is bounded in
-rows; a request that finds no room is refused with the time after which there should be some.
+Whatever waits when the device gets free is its next batch, as many rows as the measured pace of the model
+says. While interactive requests come, batches of bulk are kept so short that one of them hardly delays the
+next interactive one; while none come, they have the length that gets most rows a second. One thread owns the
+device. Each lane's queue is bounded in rows; a request that finds no room is refused with the time after
+which there should be some, and one that nobody waits for any more is not computed.
 """
 
 import asyncio
-import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
-from shared.errors import QueueFull, ShuttingDown
-
-log = logging.getLogger(__name__)
+from services.teacher.lanes import Batch, Lane, Order, Part
+from services.teacher.pace import Pace
+from shared.contracts.teachers import Lane as LaneName
+from shared.errors import DeadlineExceeded, QueueFull, ShuttingDown
 
 ROWS = Counter("imago_teacher_rows_total", "Images answered")
+EXPIRED = Counter("imago_teacher_expired_total", "Requests whose deadline passed before they were answered")
 BATCH_ROWS = Histogram(
     "imago_teacher_batch_rows",
     "Images of one forward pass",
@@ -37,60 +42,68 @@ FORWARD_SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 
-_LONGEST_RETRY_S = 60.0
-_MEMORY_OF_RATE = 0.2
+_LONGEST_RETRY_S: Final = 60.0
+_INTERACTIVE_IN_A_ROW: Final = 8
+"""Batches after which one of bulk has its turn, so that bulk moves whatever else comes."""
+_BESIDE_FOR_S: Final = 5.0
+"""How long after an interactive request batches of bulk stay short."""
+
+_MEMORY_OF_RATE: Final = 0.2
 """Weight of the newest batch in the measured seconds a row."""
 
 ModelT = TypeVar("ModelT")
+ModelC = TypeVar("ModelC", contravariant=True)
+
+Answers = list[NDArray[np.float32]]
+
+
+class Device(Protocol[ModelC]):
+    """What does the forward passes. Its methods are called by one thread."""
+
+    def overlaps(self, model: ModelC) -> bool:
+        """Return whether a batch may be started while one of this model still computes."""
+
+    def pace(self, model: ModelC) -> Pace:
+        """Return how fast a model is; one that is new is warmed up and measured first."""
+
+    def start(self, model: ModelC, parts: Sequence[Part]) -> Callable[[], Answers]:
+        """Begin a batch, all of one model; what is returned waits for float32 N x classes for each part."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows of one request, or some of them, in a batch: uint8 N x H x W x C, and T."""
+class Limits:
+    """How much is taken, and how long a batch may be. Times are in seconds."""
 
-    images: NDArray[np.uint8]
-    temperature: float
-
-
-@dataclass(eq=False)
-class _Order(Generic[ModelT]):
-    """A request that waits: how many of its rows are taken, and what has been answered."""
-
-    model: ModelT
-    images: NDArray[np.uint8]
-    temperature: float
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[NDArray[np.float32]]
-    taken: int = 0
-    answered: list[NDArray[np.float32]] = field(default_factory=list)
-
-    @property
-    def waiting(self) -> int:
-        return len(self.images) - self.taken
+    max_batch_rows: int
+    queue_rows: int
+    """Most rows that wait in a lane."""
+    bulk_s: float = 0.2
+    """Longest batch; of bulk, while no interactive request comes."""
+    beside_s: float = 0.003
+    """Longest batch of bulk while interactive requests come, or one row where that takes longer."""
+    company_s: float = 0.0
+    """How long a request waits, while the device is free, for others to share its forward pass."""
 
 
 class Batcher(Generic[ModelT]):
-    """One model thread and its bounded queue.
+    """One model thread and its two bounded queues.
 
     Args:
-        forward: answers the parts of one batch, all of one model: float32 N x classes for each part.
-        max_batch_rows: most rows of one call of `forward`; larger requests are split.
-        queue_rows: most rows that wait.
+        device: does the forward passes.
+        limits: on what waits, and on how long a batch may be.
     """
 
-    def __init__(
-        self,
-        forward: Callable[[ModelT, Sequence[Part]], list[NDArray[np.float32]]],
-        *,
-        max_batch_rows: int,
-        queue_rows: int,
-    ) -> None:
-        self._forward = forward
-        self._max_batch_rows = max_batch_rows
-        self._queue_rows = queue_rows
-        self._orders: deque[_Order[ModelT]] = deque()
-        self._rows = 0
+    def __init__(self, device: Device[ModelT], limits: Limits) -> None:
+        self._device = device
+        self._limits = limits
+        self._lanes: dict[LaneName, Lane[ModelT]] = {
+            "interactive": Lane(limits.queue_rows),
+            "bulk": Lane(limits.queue_rows),
+        }
+        self._in_a_row = 0
+        self._interactive_came = -math.inf
         self._seconds_a_row = 0.0
+        self._counted = 0
         self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -106,114 +119,200 @@ class Batcher(Generic[ModelT]):
         """Whether `close` was called."""
         return self._closing
 
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait for the device, in both lanes."""
+        return sum(lane.rows for lane in self._lanes.values())
+
     async def ask(
-        self, model: ModelT, images: NDArray[np.uint8], *, temperature: float
+        self,
+        model: ModelT,
+        images: NDArray[np.uint8],
+        *,
+        temperature: float,
+        lane: LaneName = "interactive",
+        deadline_s: float | None = None,
     ) -> NDArray[np.float32]:
-        """Return what `forward` answers for these rows; cancel the call, and rows not begun are dropped.
+        """Return what the model answers for these rows; cancel the call, and rows not begun are dropped.
+
+        Args:
+            model: that answers.
+            images: uint8 N x H x W x C.
+            temperature: T.
+            lane: which queue it waits in.
+            deadline_s: seconds from now after which nobody waits for the answer.
 
         Raises:
             QueueFull: there is no room for so many rows.
+            DeadlineExceeded: there was no answer in time; rows that were not begun never are.
             ShuttingDown: `close` was called.
         """
+        if deadline_s is not None and deadline_s <= 0:
+            EXPIRED.inc()
+            raise DeadlineExceeded(deadline_s)
         loop = asyncio.get_running_loop()
-        order = _Order(model, images, temperature, loop, loop.create_future())
+        order = Order(model, images, temperature, loop, loop.create_future())
         with self._changed:
             if self._closing:
                 raise ShuttingDown
-            if self._rows + len(images) > self._queue_rows:
-                # Requests whose clients have gone hold no room against those who are there.
-                self._drop_gone()
-            if self._rows + len(images) > self._queue_rows:
-                raise QueueFull("images", self._queue_rows, self._retry_after_s())
-            self._orders.append(order)
-            self._count(len(images))
+            waiting = self._lanes[lane]
+            if not waiting.has_room(len(images)):
+                retry_after_s = min(_LONGEST_RETRY_S, max(1.0, waiting.rows * self._seconds_a_row))
+                raise QueueFull("images", waiting.limit, retry_after_s)
+            if lane == "interactive":
+                self._interactive_came = order.came
+            waiting.add(order)
+            self._count()
             self._changed.notify()
-        return await order.future
+        try:
+            async with asyncio.timeout(deadline_s) as scope:
+                return await order.future
+        except TimeoutError as error:
+            if deadline_s is None or not scope.expired():
+                raise
+            EXPIRED.inc()
+            raise DeadlineExceeded(deadline_s) from error
 
-    async def close(self) -> None:
-        """Take nothing new, answer what waits, end the thread."""
+    def end(self) -> None:
+        """Take nothing new, answer what waits, then let the thread end; returns at once."""
         with self._changed:
             self._closing = True
             self._changed.notify()
+
+    async def close(self) -> None:
+        """Take nothing new, answer what waits, end the thread."""
+        self.end()
         await asyncio.to_thread(self._thread.join)
 
     # --- the model thread ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            self._answer(*batch)
-            del batch  # while the thread waits it keeps no model from being forgotten
+        running: deque[Callable[[], None]] = deque()
+        while True:
+            batch = self._next_batch(wait=not running)
+            if batch is None and not running:
+                return
+            # What overlaps is begun before the answers of the batch before it are waited for.
+            ahead = 1 if batch is not None and self._device.overlaps(batch.model) else 0
+            if batch is not None and (started := self._start(batch)) is not None:
+                running.append(started)
+            batch = started = None  # while the thread waits it keeps no model from being forgotten
+            while len(running) > ahead:
+                running.popleft()()
 
-    def _answer(self, orders: list[_Order[ModelT]], parts: list[Part]) -> None:
+    def _start(self, batch: Batch[ModelT]) -> Callable[[], None] | None:
+        """Begin a batch and return what ends it; None where it could not begin."""
         began = time.perf_counter()
         try:
-            answers = self._forward(orders[0].model, parts)
+            answers = self._device.start(batch.model, batch.parts)
         except Exception as error:  # noqa: BLE001 - it belongs to the requests, and the thread lives on
-            self._settle(orders, error)
-            return
-        self._measure(sum(len(part.images) for part in parts), len(parts), time.perf_counter() - began)
-        for order, answer in zip(orders, answers, strict=True):
-            order.answered.append(answer)
-        self._settle([order for order in orders if order.waiting == 0], None)
+            _settle(batch.orders, error)
+            return None
 
-    def _next_batch(self) -> tuple[list[_Order[ModelT]], list[Part]] | None:
-        """Wait for orders; take the oldest one's model and as many rows for it as a batch may have."""
-        with self._changed:
-            while True:
-                self._drop_gone()
-                if self._orders:
-                    break
-                if self._closing:
+        def end() -> None:
+            try:
+                found = answers()
+            except Exception as error:  # noqa: BLE001 - as above
+                _settle(batch.orders, error)
+                return
+            self._measure(batch, time.perf_counter() - began)
+            for order, answer in zip(batch.orders, found, strict=True):
+                order.answered.append(answer)
+            _settle([order for order in batch.orders if order.waiting == 0], None)
+
+        return end
+
+    def _next_batch(self, *, wait: bool) -> Batch[ModelT] | None:
+        """Return the next batch; None where none waits and it is not to be, or never will be, waited for."""
+        while True:
+            with self._changed:
+                if not self._wait_for_orders(wait=wait):
                     return None
-                self._changed.wait()
-            model = self._orders[0].model
-            room = self._max_batch_rows
-            orders: list[_Order[ModelT]] = []
-            parts: list[Part] = []
-            for order in self._orders:
-                if order.model is not model:
+                model = self._lanes[self._next_lane()].first.model
+            try:
+                pace = self._device.pace(model)  # of a new model this takes a while: not under the lock
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this model
+                self._give_up(model, error)
+                continue
+            with self._changed:
+                self._drop_gone()
+                lane = self._next_lane()
+                waiting = self._lanes[lane]
+                if not waiting or waiting.first.model is not model:
+                    continue  # another turn has come meanwhile
+                most_rows = self._most_rows(lane, pace)
+                if wait and not self._company_has_come(waiting, most_rows):
                     continue
-                rows = min(room, order.waiting)
-                parts.append(Part(order.images[order.taken : order.taken + rows], order.temperature))
-                orders.append(order)
-                order.taken += rows
-                room -= rows
-                if room == 0:
-                    break
-            self._orders = deque(order for order in self._orders if order.waiting)
-            self._count(room - self._max_batch_rows)
-            return orders, parts
+                self._in_a_row = self._in_a_row + 1 if lane == "interactive" else 0
+                batch = waiting.take(most_rows)
+                self._count()
+                return batch
+
+    def _wait_for_orders(self, *, wait: bool) -> bool:
+        while True:
+            self._drop_gone()
+            if any(self._lanes.values()):
+                return True
+            if self._closing or not wait:
+                return False
+            self._changed.wait()
+
+    def _next_lane(self) -> LaneName:
+        bulk_has_its_turn = self._lanes["bulk"] and self._in_a_row >= _INTERACTIVE_IN_A_ROW
+        return "interactive" if self._lanes["interactive"] and not bulk_has_its_turn else "bulk"
+
+    def _company_has_come(self, waiting: Lane[ModelT], most_rows: int) -> bool:
+        """Return whether the oldest order need not wait for others; else wait until something changes."""
+        left_s = waiting.first.came + self._limits.company_s - time.monotonic()
+        if left_s <= 0 or self._closing or waiting.rows_of(waiting.first.model) >= most_rows:
+            return True
+        self._changed.wait(left_s)
+        return False
+
+    def _most_rows(self, lane: LaneName, pace: Pace) -> int:
+        """Return the most rows of the next batch."""
+        longest_s = self._limits.bulk_s
+        if lane == "bulk" and time.monotonic() - self._interactive_came < _BESIDE_FOR_S:
+            longest_s = max(self._limits.beside_s, pace.seconds_of(1))
+        return min(self._limits.max_batch_rows, pace.rows_within(longest_s))
 
     def _drop_gone(self) -> None:
-        gone = [order for order in self._orders if order.future.done()]
-        if gone:
-            self._orders = deque(order for order in self._orders if not order.future.done())
-            self._count(-sum(order.waiting for order in gone))
+        for lane in self._lanes.values():
+            lane.drop_gone()
+        self._count()
 
-    def _count(self, rows: int) -> None:
-        self._rows += rows
-        QUEUE_ROWS.set(self._rows)
+    def _give_up(self, model: ModelT, error: Exception) -> None:
+        """Hand an error to all who wait for a model."""
+        with self._changed:
+            for lane in self._lanes.values():
+                _settle(lane.drop_model(model), error)
+            self._count()
 
-    def _retry_after_s(self) -> float:
-        return min(_LONGEST_RETRY_S, max(1.0, self._rows * self._seconds_a_row))
+    def _count(self) -> None:
+        QUEUE_ROWS.inc(self.waiting_rows - self._counted)  # beside what other batchers have counted
+        self._counted = self.waiting_rows
 
-    def _measure(self, rows: int, requests: int, seconds: float) -> None:
+    def _measure(self, batch: Batch[ModelT], seconds: float) -> None:
+        rows = batch.rows
+        if not self._device.overlaps(batch.model):  # else the time is that of two batches
+            self._device.pace(batch.model).observe(rows, seconds)
         newest = seconds / rows
         self._seconds_a_row += (newest - self._seconds_a_row) * (
             _MEMORY_OF_RATE if self._seconds_a_row else 1.0
         )
         ROWS.inc(rows)
         BATCH_ROWS.observe(rows)
-        BATCH_REQUESTS.observe(requests)
+        BATCH_REQUESTS.observe(len(batch.parts))
         FORWARD_SECONDS.observe(seconds)
 
-    def _settle(self, orders: Sequence[_Order[ModelT]], error: Exception | None) -> None:
-        """Hand answers, or the error that all of a batch met, to the event loops that wait for them."""
-        for order in orders:
-            order.loop.call_soon_threadsafe(_resolve, order, error)
+
+def _settle(orders: Sequence[Order[ModelT]], error: Exception | None) -> None:
+    """Hand answers, or the error that all of a batch met, to the event loops that wait for them."""
+    for order in orders:
+        order.loop.call_soon_threadsafe(_resolve, order, error)
 
 
-def _resolve(order: _Order[ModelT], error: Exception | None) -> None:
+def _resolve(order: Order[ModelT], error: Exception | None) -> None:
     if order.future.done():  # its client has gone
         return
     if error is not None:

@@ -80,7 +80,21 @@ def decoded(files: list[tuple[str, bytes]], size: ImageInput, limits: ImageLimit
     return np.stack([to_input(decode_image(data, limits, file=name), size) for name, data in files])
 
 
-def pixels_of(body: bytes, size: ImageInput, max_rows: int) -> NDArray[np.uint8]:
+async def read(request: Request) -> bytearray:
+    """Return the body, each chunk copied once to where it stays; images can be views on it.
+
+    The boundary has compared the length, declared and real, with the limit.
+    """
+    declared = request.headers.get("content-length", "")
+    body = bytearray(int(declared)) if declared.isdigit() else bytearray()
+    filled = 0
+    async for chunk in request.stream():
+        body[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
+    return body
+
+
+def pixels_of(body: bytearray, size: ImageInput, max_rows: int) -> NDArray[np.uint8]:
     """Return the one tensor `images` of a safetensors body, uint8 N x H x W x C, as a view on its bytes.
 
     Raises:
@@ -114,7 +128,7 @@ def pixels_of(body: bytes, size: ImageInput, max_rows: int) -> NDArray[np.uint8]
     return np.frombuffer(body, np.uint8, offset=start).reshape(shape)
 
 
-def _header(body: bytes) -> tuple[dict[str, Any], int]:
+def _header(body: bytearray) -> tuple[dict[str, Any], int]:
     """Return the header of a safetensors file without its metadata, and where the numbers start."""
     length = int.from_bytes(body[:8], "little")
     if not 2 <= length <= min(_LARGEST_HEADER_BYTES, len(body) - 8):

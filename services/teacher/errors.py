@@ -17,6 +17,7 @@ STATUSES: Final[StatusTable] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     errors.JobFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ExtraMissing: HTTPStatus.NOT_IMPLEMENTED,
 }

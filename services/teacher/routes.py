@@ -1,6 +1,7 @@
 """The endpoints: soft targets, the teachers there are, health, metrics."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
@@ -25,11 +26,14 @@ from shared.adapters.web.metrics import exposition
 from shared.adapters.web.problems import documented
 from shared.contracts.base import Contract, refuse
 from shared.contracts.teachers import (
+    DEADLINE_HEADER,
     DIGEST_HEADER,
+    LANE_HEADER,
     MOST_ROWS_HEADER,
     PRECISION_HEADER,
     SAFETENSORS_MEDIA_TYPE,
     TEMPERATURE_HEADER,
+    Lane,
     TeacherList,
     TeacherView,
 )
@@ -73,6 +77,24 @@ ExpectedDigest = Annotated[
         description="Answer only if the teacher has this digest; else refuse with 409 `teacher-changed`",
     ),
 ]
+LaneWanted = Annotated[
+    Lane | None,
+    Header(
+        alias=LANE_HEADER,
+        description="Interactive requests are answered before bulk; left out, the number of images decides",
+    ),
+]
+DeadlineMs = Annotated[
+    float | None,
+    Header(
+        alias=DEADLINE_HEADER,
+        description="Milliseconds after which nobody waits for the answer: it is then not computed, and "
+        "refused with 504 `deadline-exceeded`",
+        ge=0,
+        le=86_400_000,
+        allow_inf_nan=False,
+    ),
+]
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 """OpenAPI knows the answer's media types from the responses, and wants no parameter of this name."""
 
@@ -101,6 +123,8 @@ Accept = Annotated[str | None, Header(include_in_schema=False)]
             errors.TeacherChanged,
             errors.QueueFull,
             errors.ShuttingDown,
+            errors.DeadlineExceeded,
+            errors.TeacherUnavailable,
             errors.TeacherAnswerInvalid,
             errors.Corrupt,
         ),
@@ -125,6 +149,8 @@ async def ask_soft_targets(
     probabilities: Annotated[bool, Query(description="Answer softmax(z/T) too")] = False,
     dtype: Annotated[answers.Dtype, Query(description="Numbers of the answer")] = "float32",
     expected_digest: ExpectedDigest = None,
+    lane_wanted: LaneWanted = None,
+    deadline_ms: DeadlineMs = None,
     accept: Accept = None,
 ) -> Response:
     """Answer z/T, rows with zero mean, for one image or many.
@@ -132,19 +158,25 @@ async def ask_soft_targets(
     Images come as files in a form (PNG, JPEG, WebP; fitted to the teacher's input), or as one safetensors
     body with a tensor `images`: uint8, N x height x width x channels, exactly as the teacher takes them.
     """
+    came = time.monotonic()
     answer_type = answers.chosen(accept)
     body_type = bodies.media_type(request)
-    teacher, ensemble = await parts.aside(partial(parts.teachers.hold, name, expected_digest))
-    size, max_rows = teacher.preprocessing.input, parts.settings.max_rows
+    teacher, model = await parts.aside(partial(parts.teachers.hold, name, expected_digest))
+    size, max_rows = teacher.preprocessing.input, parts.most_rows(teacher)
     if body_type == bodies.MULTIPART:
         files = await bodies.files_of(request, max_rows)
-        images = await parts.aside(partial(bodies.decoded, files, size, parts.image_limits))
+        lane = lane_wanted or parts.lane_of(len(files))
+        images = await parts.aside(partial(bodies.decoded, files, size, parts.image_limits), lane)
     else:
-        images = bodies.pixels_of(await request.body(), size, max_rows)
-    logits = await _unless_gone(request, parts.batcher.ask(ensemble, images, temperature=temperature))
+        images = bodies.pixels_of(await bodies.read(request), size, max_rows)
+        lane = lane_wanted or parts.lane_of(len(images))
+    left_s = None if deadline_ms is None else deadline_ms / 1000 - (time.monotonic() - came)
+    asked = parts.batchers.of(model).ask(model, images, temperature=temperature, lane=lane, deadline_s=left_s)
+    logits = await _unless_gone(request, asked)
     answer = answers.Answer(teacher, temperature, logits, probabilities, dtype)
+    encode = partial(answer.encoded, answer_type)
     return Response(
-        await parts.aside(partial(answer.encoded, answer_type)),
+        await parts.aside(encode, lane) if answer.takes_long(answer_type) else encode(),
         media_type=answer_type,
         headers={
             DIGEST_HEADER: teacher.digest,
@@ -186,6 +218,7 @@ class Readiness(Contract):
 
     ready: bool
     draining: bool = Field(description="The service is stopping: it answers what waits and takes nothing new")
+    warming: bool = Field(description="The service has started and still loads and tries its teachers")
 
 
 @router.get("/health/live", operation_id="live", tags=["health"], summary="The process lives")
@@ -200,11 +233,17 @@ async def live() -> Liveness:
     tags=["health"],
     summary="Requests may be sent here",
     response_model=Readiness,
-    responses={503: {"model": Readiness, "description": "Stopping, or its model thread has ended"}},
+    responses={
+        503: {"model": Readiness, "description": "Starting or stopping, or its model thread has ended"}
+    },
 )
 async def ready(parts: PartsDep) -> Response:
-    """Be ready while the device answers; also with no teacher yet, because one may appear at any time."""
-    answer = Readiness(ready=parts.batcher.able, draining=parts.batcher.closing)
+    """Be ready once the teachers that there are have been tried, and while the device answers.
+
+    Also with no teacher yet, because one may appear at any time.
+    """
+    able = parts.batchers.able
+    answer = Readiness(ready=able and parts.warm, draining=parts.batchers.closing, warming=not parts.warm)
     return JSONResponse(answer.model_dump(), 200 if answer.ready else 503)
 
 

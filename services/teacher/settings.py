@@ -22,11 +22,19 @@ class TeacherSettings(CommonSettings):
     decode_threads: int = Field(default=2, ge=1, le=64)
     """Requests whose images are read, or whose answers are written, side by side."""
     max_batch_rows: int = Field(default=1024, ge=1)
-    """Most rows of one forward pass; larger requests are split."""
+    """Most rows of one forward pass, however fast it is; larger requests are split."""
+    interactive_rows: int = Field(default=16, ge=0)
+    """Requests of more rows wait in the bulk lane, unless their X-Lane says otherwise."""
+    bulk_ms: float = Field(default=200.0, gt=0, le=60_000)
+    """Longest forward pass: within it, as many rows as get most done a second."""
+    bulk_beside_ms: float = Field(default=3.0, gt=0, le=60_000)
+    """The same of bulk within 5 s of an interactive request; or one row, where that takes longer."""
+    company_ms: float = Field(default=0.0, ge=0, le=1000)
+    """How long a request waits, while the device is free, for others to share its forward pass."""
     max_rows: int = Field(default=8192, ge=1)
     """Most rows of one request."""
     queue_rows: int = Field(default=8192, ge=1)
-    """Most rows that wait for the device; a request that finds no room is refused with 503."""
+    """Most rows that wait in a lane; a request that finds no room is refused with 503."""
     max_held: int = Field(default=4, ge=1)
     """Teachers kept in memory; the one that was asked least recently makes room."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)

@@ -29,6 +29,9 @@ Merge = Literal["geometric", "arithmetic"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
+Lane = Literal["interactive", "bulk"]
+"""Which queue a request waits in; interactive ones are answered first."""
+
 Layout = Literal["NCHW", "NHWC"]
 
 Answers = Literal["logits", "probabilities"]
@@ -72,8 +75,8 @@ class RemoteModel(Contract):
     kind: Literal["oip"] = "oip"
     url: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=500)
     """Of the server, without `/v2`."""
-    model: str = Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")
-    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    model: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")
+    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$")
     input: str
     output: str
     layout: Layout = "NCHW"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from services.teacher.batching import Part
 from services.teacher.device import answer, device_name
+from services.teacher.lanes import Part
 from services.teacher.models import Teachers
 from shared.artefacts.store import ArtefactStore
 from tests.support.teachers import expected_logits, publish, random_images, random_tensors

@@ -10,7 +10,7 @@ from safetensors.numpy import load
 from services.teacher.answers import Answer, chosen
 from shared.contracts.architectures import Mlp
 from shared.contracts.teachers import Nets, SoftTargets, TeacherDescription
-from shared.errors import NotAcceptable, TemperatureTooLow
+from shared.errors import NotAcceptable, TeacherAnswerInvalid, TemperatureTooLow
 from tests.support.teachers import CLASSES, PREPROCESSING, softmax
 
 SAFETENSORS = "application/vnd.safetensors"
@@ -102,7 +102,26 @@ def test_float16_is_given_where_it_is_asked_for():
 
 
 @pytest.mark.parametrize("form", ["application/json", SAFETENSORS])
-@pytest.mark.parametrize(("logits", "dtype"), [(np.inf, "float32"), (np.nan, "float32"), (1e5, "float16")])
+@pytest.mark.parametrize(("logits", "dtype"), [(np.inf, "float32"), (1e5, "float16")])
 def test_numbers_that_do_not_fit_are_refused_and_never_sent(form, logits, dtype):
     with pytest.raises(TemperatureTooLow, match=dtype):
         answer(logits=np.full((1, 4), logits, np.float32), dtype=dtype).encoded(form)
+
+
+@pytest.mark.parametrize("form", ["application/json", SAFETENSORS])
+def test_rows_of_which_the_teacher_says_no_finite_numbers_are_named(form):
+    logits = np.zeros((40, 4), np.float32)
+    logits[[3, 17]] = np.nan
+    with pytest.raises(TeacherAnswerInvalid, match=r"rows 3, 17 of 40"):
+        answer(logits=logits, dtype="float16").encoded(form)
+    logits[20:] = np.nan
+    with pytest.raises(TeacherAnswerInvalid, match=r"rows 3, 17, 20, 21, 22, 23, 24, 25 and 14 more of 40"):
+        answer(logits=logits).encoded(form)
+
+
+@pytest.mark.parametrize("classes", range(1, 9))
+def test_safetensors_of_any_width_begin_their_numbers_where_their_size_divides(classes):
+    logits = np.ones((3, classes), np.float32)
+    body = answer(logits=logits).encoded(SAFETENSORS)
+    assert int.from_bytes(body[:8], "little") % 8 == 0
+    np.testing.assert_array_equal(load(body)["logits"], logits)

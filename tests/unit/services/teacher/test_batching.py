@@ -2,13 +2,16 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from services.teacher.batching import Batcher, Part
-from shared.errors import QueueFull, ShuttingDown
+from services.teacher.batching import Batcher, Limits
+from services.teacher.lanes import Part
+from services.teacher.pace import Pace
+from shared.errors import DeadlineExceeded, QueueFull, ShuttingDown
 
 ROW = np.arange(6, dtype=np.uint8).reshape(1, 2, 3, 1)
 
@@ -27,14 +30,36 @@ class Device:
         self.entered = threading.Semaphore(0)
         self.go = threading.Semaphore(0 if held else 1_000_000)
         self.error: Exception | None = None
+        self.new_error: Exception | None = None
+        self.ahead = False
+        self.paces: dict[object, Pace] = {}
+        self.log: list[str] = []
 
-    def __call__(self, model: object, parts: Sequence[Part]) -> list[np.ndarray]:
+    def overlaps(self, _model: object) -> bool:
+        return self.ahead
+
+    def pace(self, model: object) -> Pace:
+        """Return the pace of a model; a row takes no time unless the test says otherwise."""
+        if self.new_error is not None:
+            raise self.new_error
+        return self.paces.setdefault(
+            model, Pace({2**power: 2**power * 1e-7 / (power + 1) for power in range(12)})
+        )
+
+    def start(self, model: object, parts: Sequence[Part]) -> Callable[[], list[np.ndarray]]:
+        number = len(self.batches)
         self.batches.append((model, list(parts)))
+        self.log.append(f"start {number}")
         self.entered.release()
         assert self.go.acquire(timeout=10)
         if self.error is not None:
             raise self.error
-        return [part.images[:, 0, 0, :].astype(np.float32) / part.temperature for part in parts]
+
+        def wait() -> list[np.ndarray]:
+            self.log.append(f"end {number}")
+            return [part.images[:, 0, 0, :].astype(np.float32) / part.temperature for part in parts]
+
+        return wait
 
     def sizes(self) -> list[int]:
         return [sum(len(part.images) for part in parts) for _, parts in self.batches]
@@ -44,9 +69,9 @@ class Device:
         assert await asyncio.to_thread(self.entered.acquire, timeout=10)
 
 
-def run(scenario, device: Device, *, max_batch_rows: int = 8, queue_rows: int = 100) -> None:
+def run(scenario, device: Device, *, max_batch_rows: int = 8, queue_rows: int = 100, **limits: float) -> None:
     async def main() -> None:
-        batcher = Batcher(device, max_batch_rows=max_batch_rows, queue_rows=queue_rows)
+        batcher = Batcher(device, Limits(max_batch_rows=max_batch_rows, queue_rows=queue_rows, **limits))
         try:
             await asyncio.wait_for(scenario(batcher), 20)
         finally:
@@ -236,5 +261,210 @@ def test_closing_answers_what_waits_and_refuses_what_comes():
         device.go.release(10)
         await closing
         assert [len(task.result()) for task in tasks] == [4] * 5
+
+    run(scenario, device)
+
+
+# --- lanes -------------------------------------------------------------------------------------------------
+
+
+class Steady(Pace):
+    """A pace that learns nothing from how fast the fake device is."""
+
+    def observe(self, rows, seconds):
+        pass
+
+
+BETTER_TOGETHER = Steady({2**power: 0.001 * (1 + 2**power) for power in range(8)})
+"""A millisecond a call and one a row."""
+
+
+def test_interactive_requests_overtake_bulk_that_waits():
+    device = Device(held=True)
+
+    async def scenario(batcher):
+        tasks = [await started(batcher.ask("m", rows(8), temperature=1.0, lane="bulk"))]
+        await device.busy()
+        tasks.append(await started(batcher.ask("m", rows(16, 50), temperature=1.0, lane="bulk")))
+        tasks.append(await started(batcher.ask("m", rows(1, 99), temperature=1.0, lane="interactive")))
+        device.go.release(10)
+        await asyncio.gather(*tasks)
+
+    run(scenario, device)
+    assert [int(parts[0].images[0, 0, 0, 0]) for _, parts in device.batches] == [0, 99, 50, 58]
+
+
+def test_batches_of_bulk_are_long_alone_and_short_beside_interactive_requests():
+    device = Device(held=True)
+    device.paces["m"] = BETTER_TOGETHER
+
+    async def scenario(batcher):
+        alone = await started(batcher.ask("m", rows(32), temperature=1.0, lane="bulk"))
+        await device.busy()
+        bulk = await started(batcher.ask("m", rows(20), temperature=1.0, lane="bulk"))
+        interactive = await started(batcher.ask("m", rows(1), temperature=1.0))
+        device.go.release(20)
+        await asyncio.gather(alone, bulk, interactive)
+
+    run(scenario, device, max_batch_rows=32, bulk_s=0.1, beside_s=0.0055)
+    assert device.sizes() == [32, 1, 4, 4, 4, 4, 4]
+
+
+def test_a_batch_beside_interactive_requests_has_one_row_at_least():
+    device = Device(held=True)
+    device.paces["m"] = BETTER_TOGETHER
+
+    async def scenario(batcher):
+        interactive = await started(batcher.ask("m", rows(1), temperature=1.0))
+        bulk = await started(batcher.ask("m", rows(3), temperature=1.0, lane="bulk"))
+        device.go.release(20)
+        await asyncio.gather(interactive, bulk)
+
+    run(scenario, device, beside_s=0.0001)
+    assert device.sizes() == [1, 1, 1, 1]
+
+
+def test_a_flood_of_interactive_requests_leaves_bulk_every_ninth_batch():
+    device = Device(held=True)
+
+    async def scenario(batcher):
+        tasks = [await started(batcher.ask("m", rows(8), temperature=1.0)) for _ in range(20)]
+        tasks.append(await started(batcher.ask("m", rows(8, 100), temperature=1.0, lane="bulk")))
+        device.go.release(50)
+        await asyncio.gather(*tasks)
+
+    run(scenario, device, queue_rows=1000)
+    turns = [int(parts[0].images[0, 0, 0, 0]) for _, parts in device.batches]
+    assert turns.index(100) == 8
+
+
+def test_a_lane_that_is_full_takes_no_room_from_the_other():
+    device = Device(held=True)
+
+    async def scenario(batcher):
+        first = await started(batcher.ask("m", rows(1), temperature=1.0, lane="bulk"))
+        await device.busy()
+        bulk = await started(batcher.ask("m", rows(10), temperature=1.0, lane="bulk"))
+        with pytest.raises(QueueFull):
+            await batcher.ask("m", rows(1), temperature=1.0, lane="bulk")
+        interactive = await started(batcher.ask("m", rows(10), temperature=1.0, lane="interactive"))
+        assert batcher.waiting_rows == 20
+        device.go.release(20)
+        await asyncio.gather(first, bulk, interactive)
+
+    run(scenario, device, queue_rows=10)
+
+
+def test_a_request_waits_for_company_no_longer_than_it_is_told_to():
+    device = Device()
+
+    async def scenario(batcher):
+        first = await started(batcher.ask("m", rows(1), temperature=1.0))
+        await asyncio.sleep(0.02)
+        second = await started(batcher.ask("m", rows(1, 9), temperature=1.0))
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(first, second)
+        assert asyncio.get_running_loop().time() - began < 5
+        await batcher.ask("m", rows(8), temperature=1.0)  # a whole batch needs none
+
+    run(scenario, device, company_s=0.2)
+    assert device.sizes() == [2, 8]
+
+
+# --- deadlines ---------------------------------------------------------------------------------------------
+
+
+def test_requests_whose_deadline_has_passed_are_refused_and_never_computed():
+    device = Device(held=True)
+
+    async def scenario(batcher):
+        first = await started(batcher.ask("m", rows(1), temperature=1.0))
+        await device.busy()
+        late = [
+            await started(batcher.ask("m", rows(1), temperature=1.0, lane=lane, deadline_s=0.03))
+            for lane in ("interactive", "bulk")
+            for _ in range(50)
+        ]
+        for answer in await asyncio.gather(*late, return_exceptions=True):
+            assert isinstance(answer, DeadlineExceeded)
+            assert "30 ms" in str(answer)
+        with pytest.raises(DeadlineExceeded):
+            await batcher.ask("m", rows(1), temperature=1.0, deadline_s=-0.5)
+        device.go.release(10)
+        await first
+        assert len(await batcher.ask("m", rows(2), temperature=1.0, deadline_s=5.0)) == 2
+
+    run(scenario, device)
+    assert device.sizes() == [1, 2]
+
+
+def test_a_timeout_of_the_device_is_not_taken_for_the_clients_deadline():
+    device = Device()
+    device.error = TimeoutError("of the device")
+
+    async def scenario(batcher):
+        with pytest.raises(TimeoutError, match="of the device"):
+            await batcher.ask("m", rows(1), temperature=1.0, deadline_s=5.0)
+
+    run(scenario, device)
+
+
+# --- devices -----------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_overlaps_is_begun_before_the_one_before_it_is_waited_for():
+    device = Device(held=True)
+    device.ahead = True
+
+    async def scenario(batcher):
+        first = await started(batcher.ask("m", rows(1), temperature=1.0))
+        await device.busy()
+        second = await started(batcher.ask("m", rows(8), temperature=1.0))
+        device.go.release(10)
+        await asyncio.gather(first, second)
+
+    run(scenario, device)
+    assert device.log == ["start 0", "start 1", "end 0", "end 1"]
+
+
+def test_a_lone_batch_that_could_overlap_is_answered_at_once():
+    device = Device()
+    device.ahead = True
+
+    async def scenario(batcher):
+        assert len(await batcher.ask("m", rows(2), temperature=1.0)) == 2
+
+    run(scenario, device)
+
+
+def test_a_model_that_cannot_be_warmed_up_fails_its_requests_and_no_others():
+    device = Device()
+    device.new_error = RuntimeError("no kernel")
+
+    async def scenario(batcher):
+        for lane in ("interactive", "bulk"):
+            with pytest.raises(RuntimeError, match="no kernel"):
+                await batcher.ask("m", rows(1), temperature=1.0, lane=lane)
+        device.new_error = None
+        assert len(await batcher.ask("m", rows(2), temperature=1.0)) == 2
+
+    run(scenario, device)
+
+
+def test_a_model_is_forgotten_once_its_last_request_is_answered():
+    class Model:
+        pass
+
+    device = Device()
+
+    async def scenario(batcher):
+        model = Model()
+        device.paces = weakref.WeakKeyDictionary()
+        await batcher.ask(model, rows(1), temperature=1.0)
+        device.batches.clear()
+        gone = weakref.ref(model)
+        del model
+        while gone() is not None:
+            await asyncio.sleep(0.01)
 
     run(scenario, device)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from services.teacher.batching import Part
-from services.teacher.device import answer
+from services.teacher.device import Cpu, answer
+from services.teacher.lanes import Part
 from shared.models.checkpoints import from_arrays
 from shared.models.ensemble import StackedEnsemble
 from tests.support.teachers import expected_logits, publish, random_images, random_tensors
@@ -47,3 +47,47 @@ def test_bfloat16_is_near_float32_and_not_the_same(tmp_path):
     (exact,) = answer(ensemble(tmp_path, members=2, merge="geometric"), [part])
     (rounded,) = answer(ensemble(tmp_path, members=2, merge="geometric", precision="bfloat16"), [part])
     assert 0 < np.abs(exact - rounded).max() < 0.1
+
+
+def test_rows_that_the_teacher_cannot_answer_are_nan_and_their_neighbours_are_right(tmp_path):
+    teacher = ensemble(tmp_path, members=2, merge="geometric")
+    inner = teacher.member_logits
+
+    def one_is_wild(images):
+        logits = inner(images).clone()
+        logits[1, 2, 0] = torch.inf
+        return logits
+
+    teacher.member_logits = one_is_wild
+    images = random_images(4)
+    (found,) = answer(teacher, [Part(images, 2.0)])
+    assert np.isnan(found).all(-1).tolist() == [False, False, True, False]
+    expected = expected_logits(random_tensors(members=2), images, temperature=2.0)
+    np.testing.assert_allclose(found[[0, 1, 3]], expected[[0, 1, 3]], rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_only_the_temperature_makes_too_large_are_infinite_and_not_nan(tmp_path):
+    (found,) = answer(ensemble(tmp_path, members=1, merge="geometric"), [Part(random_images(3), 1e-39)])
+    assert np.isinf(found).any(-1).all()
+    assert not np.isnan(found).any()
+
+
+def test_a_teacher_that_is_new_is_run_at_every_size_in_use_and_measured_once(tmp_path):
+    teacher = ensemble(tmp_path, members=1, merge="geometric")
+    asked = []
+    inner = teacher.member_logits
+    teacher.member_logits = lambda images: (asked.append(len(images)), inner(images))[1]
+    device = Cpu(max_batch_rows=40, longest_s=10)
+    pace = device.pace(teacher)
+    assert set(asked) == {1, 2, 4, 8, 16, 32}
+    assert pace.largest == 32
+    asked.clear()
+    assert device.pace(teacher) is pace
+    assert not asked
+
+
+def test_a_teacher_that_another_machine_computes_is_not_measured(tmp_path):
+    teacher = ensemble(tmp_path, members=1, merge="geometric")
+    teacher.elsewhere, teacher.most_rows = True, 48
+    teacher.member_logits = None
+    assert Cpu(max_batch_rows=1024, longest_s=0.2).pace(teacher).rows_within(0.2) == 32

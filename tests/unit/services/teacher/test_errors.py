@@ -24,6 +24,7 @@ EXPECTED = {
     "teacher-changed": 409,
     "queue-full": 503,
     "shutting-down": 503,
+    "deadline-exceeded": 504,
     "corrupt": 500,
     "teacher-answer-invalid": 500,
 }

@@ -7,6 +7,7 @@ import threading
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load, save
 
@@ -24,6 +25,7 @@ LARGE = ImageInput(height=40, width=40, channels=1)
 URL = "/v1/teachers/shapes/soft-targets"
 IMAGES = random_images(5)
 BODY = save({"images": IMAGES})
+BULK = {"X-Lane": "bulk"}
 
 
 @pytest.fixture(scope="module")
@@ -162,15 +164,61 @@ def test_a_teacher_published_while_the_service_runs_answers(client, settings):
 def test_health_and_metrics_answer(client):
     ask(client)
     assert client.get("/health/live").status_code == 200
-    assert client.get("/health/ready").json() == {"ready": True, "draining": False}
+    assert client.get("/health/ready").json() == {"ready": True, "draining": False, "warming": False}
     text = client.get("/metrics").text
     for name in ("rows_total", "batch_rows_bucket", "queue_rows", "forward_seconds_bucket", "held"):
         assert f"imago_teacher_{name}" in text
 
 
+def test_a_request_names_its_lane_or_its_images_decide(client, app, monkeypatch):
+    batcher = app.app.state.parts.batchers._here
+    lanes = []
+    inner = batcher.ask
+
+    def noted(*asked, **options):
+        lanes.append(options["lane"])
+        return inner(*asked, **options)
+
+    monkeypatch.setattr(batcher, "ask", noted)
+    few, many = save({"images": random_images(16)}), save({"images": random_images(17)})
+    ask(client, content=few)
+    ask(client, content=many)
+    ask(client, content=few, headers=BULK)
+    ask(client, content=many, headers={"X-Lane": "interactive"})
+    client.post(URL, params={"temperature": 1}, files=[("images", ("a.png", png(IMAGES[0, ..., 0])))] * 17)
+    assert lanes == ["interactive", "bulk", "bulk", "interactive", "bulk"]
+
+
+def test_a_body_that_comes_in_chunks_of_unknown_number_is_read_whole(client):
+    assert ask(client, content=iter([BODY[:50], BODY[50:51], BODY[51:]])).json() == ask(client).json()
+
+
+def test_teachers_that_are_there_at_the_start_are_measured_before_the_service_is_ready(tmp_path):
+    settings = TeacherSettings(state_dir=tmp_path, device="cpu", max_batch_rows=8)
+    publish(settings.store_dir, "good")
+    publish(settings.store_dir, "broken", seed=1, classes=("a", "b"))
+    app = create_app(settings)
+    with served(app) as url, httpx.Client(base_url=url) as client:
+        while (response := client.get("/health/ready")).status_code == 503:
+            assert response.json()["warming"]
+        parts = app.app.state.parts
+        assert [model.description.name for model in parts.batchers._here._device._paces] == ["good"]
+
+
+def test_the_most_rows_of_a_request_fit_its_bytes_too(tmp_path):
+    settings = TeacherSettings(state_dir=tmp_path, device="cpu", max_body_bytes=4096 + 30 * 7 + 29)
+    publish(settings.store_dir)
+    with served(create_app(settings)) as url, httpx.Client(base_url=url) as client:
+        assert client.get("/v1/teachers/shapes").json()["most_rows"] == 7
+        problem(ask(client, content=save({"images": random_images(8)})), 413, "too-many-images")
+        assert ask(client, content=save({"images": random_images(7)})).headers["X-Most-Rows"] == "7"
+
+
 def test_the_service_is_ready_before_there_is_any_teacher(tmp_path):
     settings = TeacherSettings(state_dir=tmp_path / "new", device="cpu")
     with served(create_app(settings)) as url, httpx.Client(base_url=url) as client:
+        while client.get("/health/ready").json()["warming"]:
+            pass
         assert client.get("/health/ready").status_code == 200
         assert client.get("/v1/teachers").json() == {"teachers": []}
 
@@ -302,6 +350,28 @@ def test_a_damaged_teacher_is_a_problem_of_ours(client, settings):
     problem(ask(client, url="/v1/teachers/damaged/soft-targets"), 500, "corrupt")
 
 
+def test_a_request_whose_deadline_has_passed_is_504_and_an_impossible_one_is_malformed(client):
+    found = problem(ask(client, headers={"X-Deadline-Ms": "0"}), 504, "deadline-exceeded")
+    assert "0 ms" in found.detail
+    assert ask(client, headers={"X-Deadline-Ms": "60000"}).status_code == 200
+    for given in ("-1", "soon", "nan", "1e99"):
+        problem(ask(client, headers={"X-Deadline-Ms": given}), 422, "request-invalid")
+    problem(ask(client, headers={"X-Lane": "fast"}), 422, "request-invalid")
+
+
+def test_rows_of_which_the_teacher_says_no_numbers_are_named(client, app, monkeypatch):
+    parts = app.app.state.parts
+    _, model = parts.teachers.hold("shapes")
+    inner = model.member_logits
+    monkeypatch.setattr(
+        model,
+        "member_logits",
+        lambda images: inner(images).clone().index_fill_(1, torch.tensor([1, 4]), torch.nan),
+    )
+    found = problem(ask(client), 500, "teacher-answer-invalid")
+    assert "rows 1, 4 of 5" in found.detail
+
+
 def test_an_unknown_path_and_a_wrong_method_are_problems(client):
     problem(client.get("/v1/nothing"), 404, "not-found")
     problem(client.get(URL), 405, "method-not-allowed")
@@ -309,25 +379,30 @@ def test_an_unknown_path_and_a_wrong_method_are_problems(client):
 
 def test_a_full_queue_is_503_with_retry_after(client, app, monkeypatch):
     """The device is held; one request is on it, forty rows wait, and there is no room for the next."""
-    batcher = app.app.state.parts.batcher
-    inner, entered, go = batcher._forward, threading.Event(), threading.Event()
+    batchers = app.app.state.parts.batchers
+    device, batcher = batchers._device, batchers._here
+    inner, entered, go = device.start, threading.Event(), threading.Event()
 
     def held(model, parts):
         entered.set()
         assert go.wait(10)
         return inner(model, parts)
 
-    monkeypatch.setattr(batcher, "_forward", held)
+    ask(client)  # the teacher is measured
+    monkeypatch.setattr(device, "start", held)
     twenty = save({"images": random_images(20)})
     answers = []
-    threads = [threading.Thread(target=lambda: answers.append(ask(client, content=twenty))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(ask(client, content=twenty, headers=BULK)))
+        for _ in range(3)
+    ]
     threads[0].start()
     assert entered.wait(10)
     for thread in threads[1:]:
         thread.start()
-    while batcher._rows < 40:
+    while batcher.waiting_rows < 40:
         pass
-    refused = ask(client)
+    refused = ask(client, headers=BULK)
     problem(refused, 503, "queue-full")
     assert int(refused.headers["Retry-After"]) >= 1
     assert client.get("/health/live").status_code == 200

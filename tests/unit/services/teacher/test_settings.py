@@ -22,6 +22,8 @@ def test_a_request_larger_than_the_queue_is_refused_at_start(monkeypatch, capsys
         ("TEACHER_DEVICE", "gpu"),
         ("TEACHER_MAX_BATCH_ROWS", "0"),
         ("TEACHER_THREADS", "two"),
+        ("TEACHER_BULK_MS", "0"),
+        ("TEACHER_COMPANY_MS", "-1"),
     ],
 )
 def test_a_wrong_setting_is_told_by_its_variable(monkeypatch, capsys, variable, value):
