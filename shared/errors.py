@@ -725,6 +725,16 @@ class StudentNotLoaded(Unavailable):
         self.reason = reason
 
 
+class DeadlineExceeded(Unavailable):
+    """There was no answer within the time that the client said it would wait."""
+
+    remedy = "Allow more time, or send fewer images in one request."
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(f"there was no answer within the {1000 * deadline_s:.0f} ms that were given")
+        self.deadline_s = deadline_s
+
+
 class ShuttingDown(Unavailable):
     """The service is draining and takes no new work."""
 
@@ -820,6 +830,18 @@ class TeacherAnswerInvalid(JobFailed):
     remedy = "Look at the teacher service's logs."
 
 
+class TeacherUnfit(JobFailed):
+    """A teacher failed checks without which nothing good can come of it; `failed` are they, in words."""
+
+    def __init__(self, name: str, failed: tuple[str, ...], advice: tuple[str, ...]) -> None:
+        super().__init__(
+            f"teacher {name!r} failed {len(failed)} of its checks: {'; '.join(failed)}",
+            remedy=" ".join(filter(None, advice)),
+        )
+        self.name = name
+        self.failed = failed
+
+
 class CachedAnswersDiffer(JobFailed):
     """Answers in the store are not what the teacher says now, though its digest is the same.
 
@@ -831,11 +853,14 @@ class CachedAnswersDiffer(JobFailed):
         "set. Delete the transfer sets of this teacher, or give it a new name, and submit the job again."
     )
 
-    def __init__(self, asked: int, rows: tuple[int, ...], largest_difference: float, tolerance: float) -> None:
+    def __init__(
+        self, asked: int, rows: tuple[int, ...], largest_difference: float, tolerance: float
+    ) -> None:
         shown = ", ".join(map(str, rows[:_MOST_ROWS])) + (", …" if len(rows) > _MOST_ROWS else "")
         super().__init__(
-            f"{len(rows)} of {asked} cached rows that were asked again differ from what the teacher says now: "
-            f"by up to {largest_difference:.3g}, where {tolerance:.3g} would be rounding (rows {shown})"
+            f"{len(rows)} of {asked} cached rows that were asked again are not what the teacher says now: "
+            f"they differ by up to {largest_difference:.3g}, where {tolerance:.3g} would be rounding (rows "
+            f"{shown})"
         )
         self.asked = asked
         self.rows = rows
