@@ -6,9 +6,9 @@ column `row` says which training image that is.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +17,31 @@ from pydantic import Field, model_validator
 from shared.artefacts.files import canonical_json, digest_of
 from shared.artefacts.tensors import Array
 from shared.contracts.base import Classes, Contract, Digest, Name, Temperature
-from shared.contracts.images import Preprocessing
+from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.training import TransferSetSpec
+from shared.contracts.transfer_sets import TopKError
+from shared.transfer_set.views.parameters import PARAMETER_COLUMNS, ViewParameters
 
-TRANSFER_SET_FORMAT: Final = 2
+TRANSFER_SET_FORMAT: Final = 3
 MANIFEST: Final = "manifest.json"
 IMAGE_DIGEST_BYTES: Final = 16
+ERROR_TEMPERATURES: Final = (1.0, 2.0, 4.0, 8.0, 20.0)
+"""At which the error of keeping only the largest logits is measured, where the logits serve any T."""
 
-COLUMNS: Final = ("row", "labelled", "view", "flip", "shift", "image_digest", "logits")
-"""Of a shard, n rows: int64 n; uint8 n; int32 n; uint8 n; int8 n x 2 (down, right); uint8 n x 16; float16
-n x classes."""
+MOST_SHARD_ROWS: Final = 8192
+_SHARD_BYTES: Final = 1 << 26
+
+Column = tuple[np.dtype[Any], tuple[int, ...]]
+"""Type of a column, and its numbers a row."""
 
 
 class TransferSetInputs(Contract):
     """All that decides what is in a transfer set; the digest of it names the folder."""
 
-    format: Literal[2] = TRANSFER_SET_FORMAT
+    format: Literal[3] = TRANSFER_SET_FORMAT
     dataset_digest: Digest
+    input: ImageInput
+    """Of the dataset's images."""
     rows: int = Field(ge=1)
     """Training images that the set takes; `selection.select_rows` draws them."""
     teacher: Name
@@ -58,6 +66,22 @@ class TransferSetInputs(Contract):
         """SHA-256 of the canonical JSON of all fields."""
         return digest_of(self.model_dump(mode="json"))
 
+    @property
+    def total_rows(self) -> int:
+        """Images times views."""
+        return self.rows * self.spec.views
+
+    @property
+    def kept(self) -> int | None:
+        """Logits kept a row; None where all are, as where as many are asked for as there are classes."""
+        top_k = self.spec.top_k
+        return None if top_k is None or top_k >= len(self.classes) else top_k
+
+    @property
+    def error_temperatures(self) -> tuple[float, ...]:
+        """At which the error of keeping few logits is measured."""
+        return ERROR_TEMPERATURES if self.tempers else (self.temperature,)
+
     def asks_the_same(self, other: "TransferSetInputs") -> bool:
         """Tell whether the other set asked the same teacher (weights, classes and all) in the same way."""
         return (
@@ -65,6 +89,10 @@ class TransferSetInputs(Contract):
             and self.preprocessing_digest == other.preprocessing_digest
             and self.temperature == other.temperature
         )
+
+    def serves(self, other: "TransferSetInputs") -> bool:
+        """Tell whether answers of this set can be taken over into the other one."""
+        return self.asks_the_same(other) and self.kept in (None, other.kept)
 
 
 class Shard(Contract):
@@ -81,12 +109,88 @@ class TransferSetManifest(Contract):
     digest: Digest
     inputs: TransferSetInputs
     shards: tuple[Shard, ...]
+    top_k_error: tuple[TopKError, ...] | None = None
+    """KL from the soft targets of all logits to those as stored, over all rows; None where all are kept."""
     created_at: datetime
+
+
+# --- columns -----------------------------------------------------------------------------------------------
+
+
+def parameter_columns(spec: TransferSetSpec) -> tuple[str, ...]:
+    """Return which parameters of views are stored; the others leave every image as it is."""
+    used = {
+        "crop": spec.crop_scale is not None,
+        "flip": spec.flip,
+        "shift": spec.jitter_px > 0,
+        "tone": spec.brightness > 0 or spec.contrast > 0,
+        "cutout": spec.cutout_px > 0,
+    }
+    return tuple(name for name in PARAMETER_COLUMNS if used[name])
+
+
+def answer_columns(inputs: TransferSetInputs) -> dict[str, Column]:
+    """Return what is stored of an answer of the teacher."""
+    number, classes = np.dtype("<f2"), len(inputs.classes)
+    if inputs.kept is None:
+        return {"logits": (number, (classes,))}
+    return {
+        "classes": (class_dtype(classes), (inputs.kept,)),
+        "logits": (number, (inputs.kept,)),
+        "rest": (number, ()),
+        "error": (number, (len(inputs.error_temperatures),)),
+    }
+
+
+def class_dtype(classes: int) -> np.dtype[Any]:
+    """Return the type of an index into so many classes: uint16 where that suffices, else int32."""
+    return np.dtype("<u2" if classes <= 1 << 16 else "<i4")
+
+
+def columns_of(inputs: TransferSetInputs) -> dict[str, Column]:
+    """Return all columns of a shard, in the order in which `content_digest` takes them."""
+    return {
+        "row": (np.dtype("<i8"), ()),
+        "labelled": (np.dtype("u1"), ()),
+        "view": (np.dtype("<i4"), ()),
+        **{name: PARAMETER_COLUMNS[name] for name in parameter_columns(inputs.spec)},
+        "image_digest": (np.dtype("u1"), (IMAGE_DIGEST_BYTES,)),
+        **answer_columns(inputs),
+    }
+
+
+def has_columns(columns: Mapping[str, Array], inputs: TransferSetInputs, rows: int) -> bool:
+    """Tell whether these are the columns of a shard of so many rows."""
+    expected = columns_of(inputs)
+    return columns.keys() == expected.keys() and all(
+        columns[name].dtype == dtype and columns[name].shape == (rows, *numbers)
+        for name, (dtype, numbers) in expected.items()
+    )
+
+
+def parameters_of(columns: Mapping[str, Array], inputs: TransferSetInputs, rows: int) -> ViewParameters:
+    """Return the view parameters of so many rows; those left out take no memory and cannot be written."""
+    as_is = ViewParameters.as_is((1,), (inputs.input.height, inputs.input.width)).columns()
+    return ViewParameters(
+        **{
+            name: columns[name] if name in columns else np.broadcast_to(as_is[name][0], (rows, *numbers))
+            for name, (_, numbers) in PARAMETER_COLUMNS.items()
+        }
+    )
+
+
+# --- names and keys ----------------------------------------------------------------------------------------
 
 
 def shard_file(number: int) -> str:
     """Return the file name of a shard."""
     return f"shard-{number:05d}.safetensors"
+
+
+def default_shard_rows(inputs: TransferSetInputs) -> int:
+    """Return how many rows a shard has: at most 8,192, and so few that their images take 64 MiB at most."""
+    bytes_a_row = max(inputs.input.values, 4 * len(inputs.classes))
+    return max(1, min(MOST_SHARD_ROWS, _SHARD_BYTES // bytes_a_row))
 
 
 def preprocessing_digest(preprocessing: Preprocessing) -> str:
@@ -103,29 +207,23 @@ def image_digests(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.frombuffer(digests, np.uint8).reshape(-1, IMAGE_DIGEST_BYTES)
 
 
-def row_keys(
-    image_digests: NDArray[np.uint8], shifts: NDArray[np.int8], flips: NDArray[np.uint8]
-) -> NDArray[np.bytes_]:
-    """Return by what one answer of a teacher is known, in whichever transfer set it is stored; n strings.
+def row_keys(image_digests: NDArray[np.uint8], parameters: ViewParameters) -> NDArray[np.uint8]:
+    """Return by what one answer of a teacher is known, in whichever transfer set it is stored; n x 39.
 
-    A key names the pixels that the teacher saw: the image, its shift and whether it was mirrored, which is
-    all that seed and view come to. No index is in it: the same image in another dataset, or in another place,
-    has the same key. Who was asked, and how, is the same for a whole set: `asks_the_same`.
+    A key names the pixels that the teacher saw: the image and how its view is made, which is all that seed,
+    options and number of the view come to. No index is in it: the same image in another dataset, or in
+    another place, has the same key. Who was asked, and how, is the same for a whole set: `asks_the_same`.
 
     Args:
         image_digests: of the images as they are, n x 16.
-        shifts: pixels down and to the right, n x 2.
-        flips: 1 where the image was mirrored, n.
+        parameters: of n views.
     """
-    parts = (image_digests, shifts.view(np.uint8), flips[:, np.newaxis])
-    keys = np.ascontiguousarray(np.concatenate(parts, axis=1))
-    # Trailing zeros, which strings of bytes leave out, are the same for all keys of one length.
-    return keys.view(f"S{keys.shape[1]}")[:, 0]
+    return np.concatenate((image_digests, parameters.keys()), axis=1)
 
 
-def content_digest(columns: dict[str, Array]) -> str:
+def content_digest(columns: Mapping[str, Array], inputs: TransferSetInputs) -> str:
     """Return the SHA-256 over a shard's columns, which its metadata repeats as `content`."""
     digest = hashlib.sha256()
-    for name in COLUMNS:
+    for name in columns_of(inputs):
         digest.update(np.ascontiguousarray(columns[name]).data)
     return digest.hexdigest()

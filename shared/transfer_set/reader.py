@@ -11,13 +11,20 @@ from pydantic import ValidationError
 from shared.artefacts.tensors import Array, read_tensors
 from shared.errors import Corrupt, InvalidRequest
 from shared.transfer_set.format import (
-    COLUMNS,
-    IMAGE_DIGEST_BYTES,
     MANIFEST,
     TRANSFER_SET_FORMAT,
+    Shard,
+    TransferSetInputs,
     TransferSetManifest,
+    answer_columns,
+    columns_of,
+    has_columns,
+    parameter_columns,
+    parameters_of,
 )
 from shared.transfer_set.places import FolderFiles, SetFiles
+from shared.transfer_set.topk import SparseLogits
+from shared.transfer_set.views.parameters import ViewParameters
 
 
 @dataclass(frozen=True)
@@ -29,55 +36,74 @@ class TransferSet:
     """Indices into the training split, rising, rows."""
     labelled: NDArray[np.bool_]
     """Whether the hard label of each image may be used, rows."""
-    logits: NDArray[np.float16]
-    """z with zero mean in each row, views x rows x classes; softmax(z / T) are the soft targets."""
-    shifts: NDArray[np.int8]
-    """Pixels down and to the right, views x rows x 2."""
-    flips: NDArray[np.uint8]
-    """1 where the image is mirrored left to right before it is shifted, views x rows; `views.apply_view`."""
+    parameters: ViewParameters
+    """How each view of each image is made, views x rows; what the spec does not use cannot be written."""
     image_digests: NDArray[np.uint8]
     """Of the images as they are, rows x 16."""
+    answers: NDArray[np.float16] | SparseLogits
+    """All logits, views x rows x classes, or the largest of each row, views x rows."""
 
     @classmethod
     def open(cls, files: SetFiles | Path) -> "TransferSet":
-        """Read a transfer set; one shard stays mapped, several are put together in memory.
+        """Read a transfer set. One shard stays mapped; of several each is copied to its place and let go.
 
         Args:
             files: of the set, or the folder in which they are.
 
         Raises:
             FileNotFoundError: there is none, or it is not finished.
-            Corrupt: a file is not what the manifest says.
+            Corrupt: a file is not what the manifest says; it is named.
         """
         files = FolderFiles(files) if isinstance(files, Path) else files
         manifest = read_manifest(files)
         inputs = manifest.inputs
-        columns = [_read_shard(files.verified(shard.file, shard.sha256)) for shard in manifest.shards]
-        shapes: dict[str, tuple[int, ...]] = {
-            "row": (),
-            "labelled": (),
-            "logits": (len(inputs.classes),),
-            "shift": (2,),
-            "flip": (),
-            "image_digest": (IMAGE_DIGEST_BYTES,),
+        if len(manifest.shards) == 1:
+            columns = read_shard(files, manifest.shards[0], inputs)
+        else:
+            columns = _joined(files, manifest)
+        views, rows = inputs.spec.views, inputs.rows
+        answers = {
+            name: columns[name].reshape(views, rows, *numbers)
+            for name, (_, numbers) in answer_columns(inputs).items()
+            if name != "error"
         }
-        whole: dict[str, Array] = {}
-        for name, shape in shapes.items():
-            parts = [column[name] for column in columns]
-            joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            whole[name] = joined.reshape(inputs.spec.views, inputs.rows, *shape)
         return cls(
             manifest=manifest,
-            rows=whole["row"][0],
-            labelled=whole["labelled"][0] != 0,
-            logits=whole["logits"],
-            shifts=whole["shift"],
-            flips=whole["flip"],
-            image_digests=whole["image_digest"][0],
+            rows=columns["row"][:rows],
+            labelled=columns["labelled"][:rows] != 0,
+            parameters=parameters_of(columns, inputs, inputs.total_rows).reshape(views, rows),
+            image_digests=columns["image_digest"][:rows],
+            answers=answers["logits"]
+            if inputs.kept is None
+            else SparseLogits(
+                answers["classes"], answers["logits"], answers["rest"], total=len(inputs.classes)
+            ),
         )
+
+    @property
+    def sparse(self) -> SparseLogits | None:
+        """The largest logits of each row; None where all are stored."""
+        return self.answers if isinstance(self.answers, SparseLogits) else None
+
+    @property
+    def logits(self) -> NDArray[np.float16]:
+        """z, views x rows x classes; softmax(z / T) are the soft targets.
+
+        Where only the largest are stored, this makes a whole array of them each time.
+        """
+        return self.answers.dense() if isinstance(self.answers, SparseLogits) else self.answers
 
     def logits_at(self, temperature: float) -> NDArray[np.float16]:
         """Return the logits z that a loss at this temperature takes: it divides them by T itself.
+
+        Raises:
+            InvalidRequest: as `check_temperature`.
+        """
+        self.check_temperature(temperature)
+        return self.logits
+
+    def check_temperature(self, temperature: float) -> None:
+        """See that the logits serve this temperature.
 
         Where the teacher tempers they are the same for every T. An arithmetic ensemble does not: the mean of
         probabilities at one T says nothing exact about another.
@@ -91,7 +117,6 @@ class TransferSet:
                 f"the logits of this transfer set serve T = {inputs.temperature:g} only, not {temperature:g}",
                 remedy="Build a transfer set at this temperature.",
             )
-        return self.logits
 
 
 def read_manifest(files: SetFiles) -> TransferSetManifest:
@@ -110,10 +135,41 @@ def read_manifest(files: SetFiles) -> TransferSetManifest:
             raise FileNotFoundError(path) from error
         raise Corrupt(str(path)) from error
     inputs = manifest.inputs
-    total = inputs.rows * inputs.spec.views
-    if manifest.digest != inputs.digest or sum(shard.rows for shard in manifest.shards) != total:
+    rows = sum(shard.rows for shard in manifest.shards)
+    if manifest.digest != inputs.digest or rows != inputs.total_rows:
         raise Corrupt(str(path))
     return manifest
+
+
+def read_shard(files: SetFiles, shard: Shard, inputs: TransferSetInputs) -> dict[str, Array]:
+    """Return the columns of one shard, mapped and not copied, once its digest was compared.
+
+    Raises:
+        Corrupt: the shard is missing, or not what the manifest says.
+    """
+    path = files.verified(shard.file, shard.sha256)
+    columns, _ = read_tensors(path)
+    if not has_columns(columns, inputs, shard.rows):
+        raise Corrupt(str(path))
+    return columns
+
+
+def _joined(files: SetFiles, manifest: TransferSetManifest) -> dict[str, Array]:
+    """Return the columns of all shards together; of what is the same in all views, those of the first."""
+    inputs = manifest.inputs
+    sizes = dict.fromkeys((*parameter_columns(inputs.spec), *answer_columns(inputs)), inputs.total_rows)
+    sizes |= dict.fromkeys(("row", "labelled", "image_digest"), inputs.rows)
+    sizes.pop("error", None)
+    layout = columns_of(inputs)
+    whole = {name: np.empty((rows, *layout[name][1]), layout[name][0]) for name, rows in sizes.items()}
+    begin = 0
+    for shard in manifest.shards:
+        columns = read_shard(files, shard, inputs)
+        for name in sizes:
+            place = whole[name][begin : begin + shard.rows]  # shorter, or empty, beyond the first view
+            place[:] = columns[name][: len(place)]
+        begin += shard.rows
+    return whole
 
 
 def _is_of_another_format(data: bytes) -> bool:
@@ -122,10 +178,3 @@ def _is_of_another_format(data: bytes) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     return isinstance(stated, int) and stated != TRANSFER_SET_FORMAT
-
-
-def _read_shard(path: Path) -> dict[str, Array]:
-    columns, _ = read_tensors(path)
-    if set(columns) != set(COLUMNS):
-        raise Corrupt(str(path))
-    return columns

@@ -9,11 +9,12 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.artefacts.tensors import Array
 from shared.errors import Corrupt, FileNotInBundle, TransferSetNotFound
 from shared.transfer_set.format import MANIFEST, TransferSetInputs, TransferSetManifest
 from shared.transfer_set.known import KnownAnswers
 from shared.transfer_set.places import Folder, Place, SetFiles
-from shared.transfer_set.reader import TransferSet, read_manifest
+from shared.transfer_set.reader import TransferSet, read_manifest, read_shard
 from shared.transfer_set.selection import Selection
 from shared.transfer_set.writer import TransferSetWriter
 
@@ -80,6 +81,17 @@ class TransferSetStore:
         except FileNotFoundError:
             raise TransferSetNotFound(digest) from None
 
+    def shards(self, digest: str) -> Iterator[dict[str, Array]]:
+        """Yield the columns of each shard, mapped and not copied, once its digest was compared.
+
+        Raises:
+            TransferSetNotFound: there is no such set.
+            Corrupt: a shard is missing, or not what the manifest says; it is named.
+        """
+        manifest, files = self.manifest(digest), self._place.files(digest)
+        for shard in manifest.shards:
+            yield read_shard(files, shard, manifest.inputs)
+
     def writer(
         self,
         inputs: TransferSetInputs,
@@ -87,7 +99,7 @@ class TransferSetStore:
         images: NDArray[np.uint8],
         selection: Selection,
         known: KnownAnswers | None = None,
-        shard_rows: int = 8192,
+        shard_rows: int | None = None,
     ) -> TransferSetWriter:
         """Return what fills the set of these inputs; see `TransferSetWriter`."""
         files = self._place.files(inputs.digest)
@@ -98,7 +110,7 @@ class TransferSetStore:
     def known(self, inputs: TransferSetInputs) -> KnownAnswers:
         """Return what the other sets of the store know of what a set of these inputs asks."""
         stored = ((manifest, self._place.files(manifest.digest)) for manifest in self.manifests())
-        return KnownAnswers(stored, inputs)
+        return KnownAnswers(stored, inputs, self._cache)
 
     def set_files(self, digest: str) -> SetFiles:
         """Return the files of a set that need not be finished, nor begun.

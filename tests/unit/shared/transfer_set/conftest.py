@@ -45,6 +45,7 @@ def make_inputs(**changes: object) -> TransferSetInputs:
     )
     fields: dict[str, object] = {
         "dataset_digest": digest_of("digits"),
+        "input": preprocessing.input,
         "rows": ROWS,
         "teacher": "linear",
         "teacher_digest": digest_of("linear"),
@@ -73,7 +74,7 @@ def make_writer(
     images: np.ndarray,
     *,
     labels: np.ndarray | None = None,
-    shard_rows: int = 8192,
+    shard_rows: int | None = None,
     known: KnownAnswers | None = None,
 ) -> TransferSetWriter:
     """Return a writer for the images that the spec selects."""

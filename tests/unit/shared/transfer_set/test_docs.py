@@ -1,25 +1,28 @@
 """docs/transfer-set.md: a stranger reads the format with what the page shows."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from shared.artefacts.tensors import read_tensors
-from shared.transfer_set.format import COLUMNS
+from shared.contracts.training import TransferSetSpec
+from shared.transfer_set.format import columns_of, parameter_columns
 from shared.transfer_set.reader import TransferSet
-from shared.transfer_set.views import apply_view
+from shared.transfer_set.views import PARAMETER_COLUMNS, apply_view
 from shared.transfer_set.writer import TransferSetWriter
-from tests.unit.shared.transfer_set.conftest import LinearTeacher, write_all
+from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, make_writer, write_all
 
 PAGE = (Path(__file__).parents[4] / "docs" / "transfer-set.md").read_text()
 
 
 def page_code() -> dict[str, Any]:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(code, names)
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        exec(code, names)
     return names
 
 
@@ -50,12 +53,40 @@ def test_the_code_on_the_page_makes_the_views(
             np.testing.assert_array_equal(seen, ours[image])
 
 
-def test_the_table_of_tensors_is_that_of_the_files(writer: TransferSetWriter, teacher: LinearTeacher) -> None:
+SPARSE = make_inputs().spec.model_copy(update={"top_k": 3})
+ALL_OPTIONS = make_inputs().spec.model_copy(
+    update={"crop_scale": 0.5, "cutout_px": 4, "brightness": 0.2, "contrast": 0.2}
+)
+
+
+@pytest.mark.parametrize("spec", [SPARSE, ALL_OPTIONS, TransferSetSpec()])
+def test_the_tables_of_tensors_are_those_of_the_files(
+    tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher, spec: TransferSetSpec
+) -> None:
+    writer = make_writer(tmp_path, make_inputs(spec=spec), digits, shard_rows=64)
     write_all(writer, teacher)
-    columns, _ = read_tensors(writer.directory / "shard-00000.safetensors")
-    rows = re.findall(r"^\| `(\w+)` \| (\w+), (n(?: x \w+)?) \|", PAGE, re.MULTILINE)
-    assert [name for name, _, _ in rows] == list(COLUMNS)
+    columns, metadata = read_tensors(tmp_path / "shard-00000.safetensors")
+    left_out = set(PARAMETER_COLUMNS) - set(parameter_columns(spec))
+    dense, sparse = (
+        list(re.findall(r"^\| `(\w+)` \| (\w+), (n(?: x \w+)?) \|", table, re.MULTILINE))
+        for table in PAGE.split("| tensor | type, shape | meaning |")[1:]
+    )
+    rows = [row for row in dense if row[0] not in left_out]
+    if writer.inputs.kept is not None:
+        rows = rows[:-1] + sparse
+    assert [name for name, _, _ in rows] == list(columns_of(writer.inputs))
+    assert columns.keys() == {name for name, _, _ in rows}
     for name, kind, shape in rows:
-        sizes = {"n": 64, "2": 2, "16": 16, "classes": 10}
+        sizes = {"n": 64, "2": 2, "4": 4, "16": 16, "classes": 10, "k": 3, "temperatures": 5}
         assert columns[name].dtype.name == kind
         assert columns[name].shape == tuple(sizes[size] for size in shape.split(" x "))
+    content = hashlib.sha256(b"".join(columns[name].tobytes() for name, _, _ in rows)).hexdigest()
+    assert metadata["content"] == content
+
+
+def test_the_code_on_the_page_reads_a_set_of_the_largest_logits(
+    tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher
+) -> None:
+    write_all(make_writer(tmp_path, make_inputs(spec=SPARSE), digits, shard_rows=64), teacher)
+    _, columns = page_code()["read"](tmp_path)
+    np.testing.assert_array_equal(columns["logits"], TransferSet.open(tmp_path).logits)

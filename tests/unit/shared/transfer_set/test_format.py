@@ -1,6 +1,7 @@
 """What names a transfer set and its rows."""
 
 import hashlib
+import struct
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.training import TransferSetSpec
 from shared.transfer_set.format import Shard, image_digests, preprocessing_digest, row_keys
+from shared.transfer_set.views import ViewParameters
 from tests.unit.shared.transfer_set.conftest import make_inputs
 
 
@@ -17,6 +19,7 @@ from tests.unit.shared.transfer_set.conftest import make_inputs
     [
         {"dataset_digest": "0" * 64},
         {"rows": 99},
+        {"input": ImageInput(height=28, width=28, channels=3)},
         {"teacher_digest": "0" * 64},
         {"preprocessing_digest": "0" * 64},
         {"classes": tuple("1234567890")},
@@ -65,22 +68,36 @@ def test_images_with_the_same_pixels_in_another_shape_have_another_digest() -> N
     assert image_digests(flat).tobytes() != image_digests(flat.reshape(1, 2, 2, 1)).tobytes()
 
 
-def keys_of(images: np.ndarray, shifts: list[list[int]], flips: list[int]) -> list[bytes]:
-    return row_keys(image_digests(images), np.array(shifts, np.int8), np.array(flips, np.uint8)).tolist()
+def keys_of(images: np.ndarray, **parameters: object) -> list[bytes]:
+    views = ViewParameters.as_is((len(images),), (28, 28))
+    for name, values in parameters.items():
+        getattr(views, name)[:] = values
+    return [key.tobytes() for key in row_keys(image_digests(images), views)]
 
 
 def test_a_row_is_known_by_its_pixels_wherever_it_is_stored(digits: np.ndarray) -> None:
-    assert keys_of(digits[3:4], [[1, -2]], [1]) == keys_of(digits[:5], [[1, -2]] * 5, [1] * 5)[3:4]
+    assert keys_of(digits[3:4], shift=(1, -2), flip=1) == keys_of(digits[:5], shift=(1, -2), flip=1)[3:4]
 
 
 def test_what_changes_the_pixels_changes_the_key(digits: np.ndarray) -> None:
-    images = digits[[0, 1, 0, 0, 0, 0]]
-    shifts = [[0, 0], [0, 0], [1, 0], [-1, 0], [0, 1], [0, 0]]
-    assert len(set(keys_of(images, shifts, [0, 0, 0, 0, 0, 1]))) == 6
+    changes: list[dict[str, object]] = [
+        {},
+        {"shift": (1, 0)},
+        {"shift": (-1, 0)},
+        {"shift": (0, 1)},
+        {"flip": 1},
+        {"crop": (1, 0, 27, 28)},
+        {"tone": (255, 256)},
+        {"cutout": (0, 0, 1, 1)},
+    ]
+    keys = [key for change in changes for key in keys_of(digits[:2], **change)]
+    assert len(set(keys)) == 16
 
 
-def test_a_key_is_image_digest_shift_and_flip(digits: np.ndarray) -> None:
-    assert keys_of(digits[:1], [[1, -2]], [1]) == [image_digests(digits[:1]).tobytes() + b"\x01\xfe\x01"]
+def test_a_key_is_image_digest_and_parameters(digits: np.ndarray) -> None:
+    (key,) = keys_of(digits[:1], shift=(1, -2), flip=1)
+    parameters = struct.pack("<4hB2b2h4h", 0, 0, 28, 28, 1, 1, -2, 256, 256, 0, 0, 0, 0)
+    assert key == image_digests(digits[:1]).tobytes() + parameters
 
 
 @pytest.mark.parametrize(

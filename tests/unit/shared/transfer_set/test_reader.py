@@ -9,7 +9,7 @@ import pytest
 from shared.errors import Corrupt, InvalidRequest
 from shared.transfer_set.format import image_digests
 from shared.transfer_set.reader import TransferSet
-from shared.transfer_set.views import apply_view, view_flips, view_shifts
+from shared.transfer_set.views import apply_views, view_parameters
 from shared.transfer_set.writer import TransferSetWriter
 from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, make_writer, write_all
 
@@ -22,9 +22,10 @@ def test_logits_belong_to_the_view_that_the_shifts_make(
     transfer_set = TransferSet.open(writer.directory)
     assert transfer_set.logits.shape == (3, 100, 10)
     for view in range(3):
-        np.testing.assert_array_equal(transfer_set.shifts[view], view_shifts(writer.inputs.spec, 100, view))
-        np.testing.assert_array_equal(transfer_set.flips[view], view_flips(writer.inputs.spec, 100, view))
-        logits = teacher(apply_view(digits, transfer_set.shifts[view], transfer_set.flips[view]))
+        parameters = transfer_set.parameters[view]
+        drawn = view_parameters(writer.inputs.spec, 100, view, (28, 28))
+        np.testing.assert_array_equal(parameters.keys(), drawn.keys())
+        logits = teacher(apply_views(digits, parameters))
         expected = logits - logits.mean(axis=1, keepdims=True)
         np.testing.assert_allclose(transfer_set.logits[view], expected, rtol=2e-3, atol=1e-2)
     np.testing.assert_array_equal(transfer_set.image_digests, image_digests(digits))

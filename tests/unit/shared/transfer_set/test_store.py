@@ -77,7 +77,7 @@ def test_what_is_no_set_is_not_found(filled: TransferSetStore, digest: str) -> N
 def test_a_set_of_an_older_format_is_passed_over(filled: TransferSetStore, tmp_path: Path) -> None:
     old = tmp_path / "sets" / OTHER
     old.mkdir()
-    (old / "manifest.json").write_text('{"inputs": {"format": 1}}')
+    (old / "manifest.json").write_text('{"inputs": {"format": 2}}')
     with pytest.raises(TransferSetNotFound):
         filled.manifest(OTHER)
     assert [manifest.digest for manifest in filled.manifests()] == [INPUTS.digest]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from shared.artefacts.tensors import read_tensors
+from shared.contracts.images import ImageInput
 from shared.errors import StoreFull, TeacherAnswerInvalid
-from shared.transfer_set import writer as writer_module
+from shared.transfer_set.format import default_shard_rows
 from shared.transfer_set.reader import TransferSet
-from shared.transfer_set.views import apply_view
+from shared.transfer_set.views import apply_views
 from shared.transfer_set.writer import TransferSetWriter
 from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, make_writer, write_all
 
@@ -28,10 +29,10 @@ def test_batches_hold_every_view_of_every_image_once(writer: TransferSetWriter, 
     seen = [(view, row) for batch in batches for view, row in zip(batch.views, batch.rows, strict=True)]
     assert seen == [(view, row) for view in range(3) for row in range(100)]
     for batch in batches:
-        np.testing.assert_array_equal(batch.images, apply_view(digits[batch.rows], batch.shifts, batch.flips))
+        np.testing.assert_array_equal(batch.images, apply_views(digits[batch.rows], batch.parameters))
     np.testing.assert_array_equal(batches[0].images, digits[:64])  # view 0 is the image as it is
-    assert any(batch.shifts.any() for batch in batches)
-    assert any(batch.flips.any() for batch in batches)
+    assert any(batch.parameters.shift.any() for batch in batches)
+    assert any(batch.parameters.flip.any() for batch in batches)
 
 
 def test_logits_are_stored_with_zero_mean(writer: TransferSetWriter, teacher: LinearTeacher) -> None:
@@ -70,7 +71,7 @@ def test_other_shard_sizes_make_the_same_set(
     for other in sets[1:]:
         # A linear map of another batch size may round its last bit otherwise.
         np.testing.assert_allclose(other.logits, sets[0].logits, rtol=2e-3, atol=1e-2)
-        np.testing.assert_array_equal(other.shifts, sets[0].shifts)
+        np.testing.assert_array_equal(other.parameters.keys(), sets[0].parameters.keys())
         np.testing.assert_array_equal(other.image_digests, sets[0].image_digests)
 
 
@@ -226,5 +227,80 @@ def test_a_kill_at_any_point_leaves_whole_shards_only(
     assert teacher.rows == 4 * (75 - present)
 
 
-def test_the_largest_logit_is_that_of_16_bit_floats() -> None:
-    assert writer_module.LARGEST_LOGIT == 65_504
+# --- what is stored, for others ----------------------------------------------------------------------------
+
+
+def test_a_damaged_shard_is_reported(
+    writer: TransferSetWriter, digits: np.ndarray, teacher: LinearTeacher, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_all(writer, teacher)
+    (writer.directory / "shard-00002.safetensors").write_bytes(b"half")
+    resumed = again(writer, digits)
+    with caplog.at_level("WARNING"):
+        write_all(resumed, teacher)
+    assert resumed.rebuilt == ["shard-00002.safetensors"]
+    assert "damaged shard removed" in caplog.text
+    assert writer.rebuilt == []
+
+
+def test_written_shards_are_read_by_their_columns(writer: TransferSetWriter, teacher: LinearTeacher) -> None:
+    batch = writer.batch(1)
+    writer.write_shard(1, teacher(batch.images))
+    columns = writer.columns(1)
+    np.testing.assert_array_equal(columns["row"], batch.rows)
+    assert not columns["logits"].flags.owndata
+    with pytest.raises(FileNotFoundError):
+        writer.columns(0)
+
+
+def test_stored_rows_are_recalled_with_what_the_teacher_saw(
+    writer: TransferSetWriter, digits: np.ndarray, teacher: LinearTeacher
+) -> None:
+    write_all(writer, teacher)
+    places = np.array([0, 5, 43])
+    recalled = again(writer, digits).recall(4, places)
+    np.testing.assert_array_equal(recalled.images, writer.batch(4).images[places])
+    np.testing.assert_array_equal(recalled.logits, writer.columns(4)["logits"][places])
+    assert recalled.kept.all()
+    assert writer.first_row(4) == 256
+
+
+def test_of_few_stored_logits_it_is_told_which_they_are(
+    tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher
+) -> None:
+    inputs = make_inputs(spec=make_inputs().spec.model_copy(update={"top_k": 3}))
+    writer = make_writer(tmp_path, inputs, digits, shard_rows=64)
+    write_all(writer, teacher)
+    recalled = writer.recall(0, np.arange(10))
+    assert recalled.kept.sum(axis=1).tolist() == 10 * [3]
+    logits = teacher(recalled.images)
+    logits -= logits.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(recalled.logits[recalled.kept], logits[recalled.kept], rtol=2e-3, atol=1e-2)
+
+
+def test_the_error_of_keeping_few_logits_is_summed_over_all_rows(
+    tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher
+) -> None:
+    inputs = make_inputs(spec=make_inputs().spec.model_copy(update={"top_k": 3}))
+    writer = make_writer(tmp_path, inputs, digits, shard_rows=64)
+    write_all(writer, teacher)
+    errors = np.concatenate([writer.columns(number)["error"] for number in range(5)]).astype(np.float64)
+    stated = writer.finish().top_k_error
+    assert stated is not None
+    assert [one.temperature for one in stated] == [1, 2, 4, 8, 20]
+    assert [one.rows for one in stated] == 5 * [300]
+    np.testing.assert_allclose([one.mean_nats for one in stated], errors.mean(axis=0))
+    np.testing.assert_allclose([one.largest_nats for one in stated], errors.max(axis=0))
+    assert stated[0].mean_nats > 0
+
+
+def test_shards_hold_no_more_images_than_fit_64_mib() -> None:
+    few = make_inputs(input=ImageInput(height=224, width=224, channels=3))
+    assert default_shard_rows(few) * 224 * 224 * 3 <= 1 << 26
+    assert default_shard_rows(make_inputs()) == 8192
+    assert default_shard_rows(make_inputs(classes=tuple(map(str, range(20_000))))) == 838
+
+
+def test_images_must_be_of_the_size_of_the_inputs(tmp_path: Path, digits: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="28, 28, 1"):
+        make_writer(tmp_path, make_inputs(input=ImageInput(height=32, width=28, channels=1)), digits)
