@@ -32,25 +32,23 @@ def apply_views(images: NDArray[np.uint8], parameters: ViewParameters) -> NDArra
     if parameters.shape != (len(images),):
         raise ValueError(f"{len(images)} images and parameters of {parameters.shape} views")
     size = images.shape[1], images.shape[2]
-    whole = ViewParameters.as_is((1,), size)
-    crops = bool((parameters.crop != whole.crop).any())
-    tones = bool((parameters.tone != whole.tone).any())
-    cuts = bool(parameters.cutout.any())
-    if not (crops or tones or cuts):
-        return apply_view(images, parameters.shift, parameters.flip)
+    as_is = ViewParameters.as_is((1,), size).columns()
+    done = {name for name, column in parameters.columns().items() if (column != as_is[name]).any()}
+    if not done:
+        return images
     parameters.check(size)
     views = np.empty_like(images)
     at_once = max(1, _PIXELS_AT_ONCE // max(1, images[:1].size))
     for begin in range(0, len(images), at_once):
         part = slice(begin, begin + at_once)
         seen, how = images[part], parameters[part]
-        if crops:
+        if "crop" in done:
             seen = _crop(seen, how.crop)
         seen = apply_view(seen, how.shift, how.flip)
-        if tones:
+        if "tone" in done:
             seen = _tone(seen, how.tone)
         views[part] = seen
-        if cuts:
+        if "cutout" in done:
             _cut_out(views[part], how.cutout)
     return views
 
