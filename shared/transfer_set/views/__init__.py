@@ -5,7 +5,7 @@ darker, its contrast raised or lowered, and a square of it blackened.
 """
 
 from shared.transfer_set.views.applying import apply_flips, apply_shifts, apply_view, apply_views
-from shared.transfer_set.views.drawing import view_flips, view_parameters, view_shifts
+from shared.transfer_set.views.drawing import view_parameters
 from shared.transfer_set.views.parameters import PARAMETER_COLUMNS, ViewParameters
 
 __all__ = [
@@ -15,7 +15,5 @@ __all__ = [
     "apply_shifts",
     "apply_view",
     "apply_views",
-    "view_flips",
     "view_parameters",
-    "view_shifts",
 ]

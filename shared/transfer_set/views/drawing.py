@@ -33,42 +33,27 @@ def view_parameters(spec: TransferSetSpec, images: int, view: int, size: tuple[i
     Raises:
         ValueError: the spec has no such view.
     """
+    if not 0 <= view < spec.views:
+        raise ValueError(f"views are 0 to {spec.views - 1}, not {view}")
     as_is = ViewParameters.as_is((images,), size)
-    _check_view(spec, view)
     if view == 0:
         return as_is
     return ViewParameters(
         crop=as_is.crop if spec.crop_scale is None else _crops(spec, images, view, size),
-        flip=view_flips(spec, images, view),
-        shift=view_shifts(spec, images, view),
+        flip=_flips(spec, images, view) if spec.flip else as_is.flip,
+        shift=_shifts(spec, images, view) if spec.jitter_px else as_is.shift,
         tone=_tones(spec, images, view),
         cutout=_cutouts(spec, images, view, size) if spec.cutout_px else as_is.cutout,
     )
 
 
-def view_shifts(spec: TransferSetSpec, rows: int, view: int) -> NDArray[np.int8]:
-    """Return by how many pixels (down, right) each image is shifted in one view, rows x 2.
-
-    Raises:
-        ValueError: the spec has no such view.
-    """
-    _check_view(spec, view)
-    if view == 0 or spec.jitter_px == 0:
-        return np.zeros((rows, 2), np.int8)
+def _shifts(spec: TransferSetSpec, images: int, view: int) -> NDArray[np.int8]:
     rng = np.random.default_rng([spec.seed, view])
-    return rng.integers(-spec.jitter_px, spec.jitter_px, (rows, 2), dtype=np.int8, endpoint=True)
+    return rng.integers(-spec.jitter_px, spec.jitter_px, (images, 2), dtype=np.int8, endpoint=True)
 
 
-def view_flips(spec: TransferSetSpec, rows: int, view: int) -> NDArray[np.uint8]:
-    """Return which images are mirrored left to right in one view: 1 where they are, else 0; rows.
-
-    Raises:
-        ValueError: the spec has no such view.
-    """
-    _check_view(spec, view)
-    if view == 0 or not spec.flip:
-        return np.zeros(rows, np.uint8)
-    return _rng(spec, view, 1).integers(0, 2, rows, dtype=np.uint8)
+def _flips(spec: TransferSetSpec, images: int, view: int) -> NDArray[np.uint8]:
+    return _rng(spec, view, 1).integers(0, 2, images, dtype=np.uint8)
 
 
 def _crops(spec: TransferSetSpec, images: int, view: int, size: tuple[int, int]) -> NDArray[np.int16]:
@@ -108,8 +93,3 @@ def _tones(spec: TransferSetSpec, images: int, view: int) -> NDArray[np.int16]:
 
 def _rng(spec: TransferSetSpec, view: int, option: int) -> np.random.Generator:
     return np.random.default_rng([spec.seed, view, option])
-
-
-def _check_view(spec: TransferSetSpec, view: int) -> None:
-    if not 0 <= view < spec.views:
-        raise ValueError(f"views are 0 to {spec.views - 1}, not {view}")
