@@ -162,7 +162,7 @@ def _of_bytes(data: bytes, kind: str) -> NDArray[Any]:
     dtype = np.dtype(_ANSWERS[kind])
     if len(data) % dtype.itemsize:
         return np.empty(0)  # of no shape that could be stated
-    values = np.frombuffer(data, dtype)
+    values = np.frombuffer(data, dtype).copy()  # a view on bytes could not be written
     if kind == "BF16":
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values
