@@ -68,6 +68,8 @@ class JobResult(Contract):
     student: str | None = None
     """Version of the student; `GET /v1/students/{version}` shows its card."""
     verdict: str | None = None
+    transfer_set: Digest | None = None
+    """Digest of the transfer set, of a job that makes nothing else."""
     artefact: str | None = None
     """What a child job leaves for its parent: the name of a folder in its own part of the store."""
 

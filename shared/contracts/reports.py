@@ -9,6 +9,7 @@ from pydantic import Field
 from shared.contracts.architectures import Architecture
 from shared.contracts.base import Contract, Digest, Name
 from shared.contracts.evaluation import Comparison, Evaluation, NetFigures
+from shared.contracts.findings import Finding
 from shared.contracts.specs import (
     CodistillationSpec,
     DistillationSpec,
@@ -16,9 +17,13 @@ from shared.contracts.specs import (
     SelfDistillationSpec,
     SpecialistsSpec,
     SweepSpec,
+    TeacherCheckSpec,
+    TeacherImportSpec,
     TeacherSpec,
+    TransferSetJobSpec,
 )
 from shared.contracts.students import Latency
+from shared.contracts.transfer_sets import TopKError, TransferSetCost, TransferSetSummary
 
 
 class EpochPoint(Contract):
@@ -51,6 +56,16 @@ class Cost(Contract):
     threads: int
     torch: str
     imago: str
+
+
+class AskedTransferSet(Contract):
+    """How a job came by its transfer set."""
+
+    cost: TransferSetCost
+    top_k_error: tuple[TopKError, ...] | None = None
+    """By temperature; None where all logits are kept."""
+    waited_share: float | None = None
+    """Of the time that training took, what it waited for answers; None where all were there before."""
 
 
 class Plot(Contract):
@@ -101,6 +116,41 @@ class TeacherReport(JobReport):
     curves: tuple[TrainingCurve, ...]
 
 
+class TeacherCheckReport(JobReport):
+    """The report of a job of kind `teacher_import` or `teacher_check`: a list to read from top to bottom.
+
+    An import that fails a check leaves it, too: the teacher is not published then.
+    """
+
+    kind: Literal["teacher_check"] = "teacher_check"
+    spec: Annotated[TeacherImportSpec | TeacherCheckSpec, Field(discriminator="kind")]
+    teacher: Name
+    teacher_digest: Digest
+    dataset_digest: Digest | None
+    findings: tuple[Finding, ...]
+    images: int
+    """How many images were asked about."""
+    accuracy: float | None = None
+    """On the labelled ones among them, of the validation split."""
+    suggested_temperature: float | None = None
+    """T at which its targets are soft enough to teach, by the rule of `shared.distillation.target_checks`."""
+
+
+class TransferSetReport(JobReport):
+    """The report of a job of kind `transfer_set`."""
+
+    kind: Literal["transfer_set"] = "transfer_set"
+    spec: TransferSetJobSpec
+    dataset_digest: Digest
+    teacher_digest: Digest
+    transfer_set_digest: Digest
+    images: int
+    """Training images in the set; times the views they are its rows."""
+    asked: AskedTransferSet
+    summary: TransferSetSummary
+    """As it lies beside the shards."""
+
+
 class PairCheck(Contract):
     """The teacher on the validation split before training, and what untaught students are known to reach."""
 
@@ -142,6 +192,7 @@ class DistillationReport(JobReport):
     dataset_digest: Digest
     teacher_digest: Digest
     transfer_set_digest: Digest
+    asked: AskedTransferSet | None = None
     student_version: str
     teacher_parameters: int
     student_parameters: int
@@ -159,6 +210,8 @@ class DistillationReport(JobReport):
     """Every net, taught and untaught, on the test split."""
     repair: RepairReport | None = None
     pair: PairCheck | None = None
+    findings: tuple[Finding, ...] = ()
+    """Of the checks of the teacher, before training."""
     latency: tuple[Latency, ...]
     teacher_latency_ms: float | None = None
     curves: tuple[TrainingCurve, ...]
@@ -229,6 +282,7 @@ class SweepReport(JobReport):
     dataset_digest: Digest
     teacher_digest: Digest
     transfer_set_digest: Digest
+    asked: AskedTransferSet | None = None
     teacher_parameters: int
     teacher_validation_accuracy: float
     teacher: Evaluation
@@ -296,6 +350,7 @@ class SpecialistsReport(JobReport):
     dataset_digest: Digest
     generalist_digest: Digest
     transfer_set_digest: Digest
+    asked: AskedTransferSet | None = None
     teacher_digest: Digest
     """Of generalist and specialists together, as a teacher."""
     student_version: str
@@ -378,6 +433,8 @@ class CodistillationReport(PeerReport):
 
 Report = Annotated[
     TeacherReport
+    | TeacherCheckReport
+    | TransferSetReport
     | DistillationReport
     | SweepReport
     | SpecialistsReport

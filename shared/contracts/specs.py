@@ -303,9 +303,8 @@ class TransferSetShardsSpec(Contract):
     dataset: Name
     transfer_set: TransferSetSpec
     temperature: Temperature = 1.0
-    part: int = Field(ge=0)
-    """Of the shards still missing when the parent looked, every `parts`-th one from this on."""
-    parts: int = Field(ge=1)
+    shards: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    """Their numbers: a part of those that were missing when the parent looked."""
 
 
 class SweepTrialsSpec(Contract):
@@ -334,9 +333,13 @@ JobSpec = Annotated[
     | CodistillationSpec
     | SpecialistsSpec
     | SweepSpec
+    | TeacherImportSpec
+    | TeacherCheckSpec
+    | TransferSetJobSpec
     | SpecialistSpec
     | CodistillationMemberSpec
-    | SweepTrialsSpec,
+    | SweepTrialsSpec
+    | TransferSetShardsSpec,
     Field(discriminator="kind"),
 ]
 
@@ -348,14 +351,20 @@ JobKind = Literal[
     "codistillation",
     "specialists",
     "sweep",
+    "teacher_import",
+    "teacher_check",
+    "transfer_set",
     "specialist",
     "codistillation_member",
     "sweep_trials",
+    "transfer_set_shards",
 ]
 
 MADE_BY: Final[dict[str, str]] = {
     "specialist": "specialists",
     "codistillation_member": "codistillation",
     "sweep_trials": "sweep",
+    "transfer_set_shards": "transfer_set",
 }
-"""The kinds that nobody submits, and the kind of job that makes each as its children."""
+"""The kinds that nobody submits, and the kind of job that makes each as its children. `transfer_set_shards`
+are made by every kind that asks a teacher, too."""

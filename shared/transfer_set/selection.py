@@ -1,7 +1,8 @@
 """Which training images are in a transfer set, and of which the hard label may be used.
 
 The paper leaves classes out (all threes; all but sevens and eights; arXiv:1503.02531, section 3) and most of
-the data out (3 %; section 6). Both are chosen here, from the spec's seed alone.
+the data out (3 %; section 6). Both are drawn here, from the spec's seed alone. Images that are chosen by what
+is said of them (`choice`) are chosen among those, and come in as rows.
 """
 
 import math
@@ -35,6 +36,7 @@ def select_rows(
     *,
     images: int,
     dataset: str = "",
+    chosen: NDArray[np.int64] | None = None,
 ) -> Selection:
     """Return the training images that a transfer set takes.
 
@@ -48,11 +50,14 @@ def select_rows(
         classes: names in the order of the labels.
         images: how many training images there are.
         dataset: its name, for errors.
+        chosen: which rows of the training split `spec.choose` takes, rising; None takes all that the other
+            options leave.
 
     Raises:
         UnknownClass, OmitAndOnly, EmptyTransferSet: as `check_selection`; also where no training image is of
             the classes that are left.
         LabelsMissing: classes are left out of images that have no labels.
+        ValueError: rows are chosen that the other options leave out, or not as many as the share.
     """
     check_selection(spec, classes, labelled=labels is not None, images=images, dataset=dataset)
     rows = np.arange(images, dtype=np.int64)
@@ -60,8 +65,14 @@ def select_rows(
         left = _classes_left(spec, classes)
         rows = rows[np.isin(labels, [index for index, name in enumerate(classes) if name in left])]
     rows = rows[_draw(rows, labels, spec.share, (spec.seed, *_ROWS))]
-    if not len(rows):
+    if not share_of(len(rows), spec.choose.share if spec.choose is not None else 1.0):
         raise EmptyTransferSet(f"the transfer set is empty: {_words(spec)} leaves none of {images:,} images")
+    if chosen is not None:
+        if spec.choose is None or len(chosen) != share_of(len(rows), spec.choose.share):
+            raise ValueError(f"{len(chosen)} of {len(rows)} rows are chosen, and that is not the share")
+        if not np.isin(chosen, rows).all():
+            raise ValueError("rows are chosen that the transfer set leaves out")
+        rows = chosen
     labelled = np.zeros(len(rows), np.bool_)
     if labels is not None:
         labelled[_draw(rows, labels, spec.label_share, (spec.seed, *_LABELS))] = True
@@ -87,8 +98,17 @@ def check_selection(
             raise LabelsMissing(dataset, f"`{option}` of the transfer set")
     if classes and not _classes_left(spec, classes):
         raise EmptyTransferSet(f"the transfer set is empty: `omit` names all {len(classes)} classes")
-    if not share_of(images, spec.share):
+    left = share_of(images, spec.share)
+    if spec.choose is not None:
+        left = share_of(left, spec.choose.share)
+    if not left:
         raise EmptyTransferSet(f"the transfer set is empty: {_words(spec)} leaves none of {images:,} images")
+
+
+def candidates(spec: TransferSetSpec) -> TransferSetSpec:
+    """Return the set among whose images `spec.choose` chooses: all of them as they are, with all logits."""
+    taken = {"omit": spec.omit, "only": spec.only, "share": spec.share, "seed": spec.seed}
+    return TransferSetSpec.model_validate(taken)
 
 
 def check_options(spec: TransferSetSpec) -> None:
@@ -133,4 +153,7 @@ def _draw(
 def _words(spec: TransferSetSpec) -> str:
     chosen = [f"`only` {', '.join(spec.only)}"] if spec.only else []
     chosen += [f"`omit` {', '.join(spec.omit)}"] if spec.omit else []
-    return " and ".join([*chosen, f"a share of {spec.share:g}"])
+    chosen.append(f"a share of {spec.share:g}")
+    if spec.choose is not None:
+        chosen.append(f"of that a choice of {spec.choose.share:g}")
+    return " and ".join(chosen)

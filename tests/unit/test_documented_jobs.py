@@ -53,6 +53,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     teacher_sources.EnsembleSource: "teacher_import",
     ImageInput: "teacher_import",
     specs.TeacherCheckSpec: "teacher_check",
+    specs.TransferSetJobSpec: "transfer_set",
     specs.SweepSpec: "Finding temperature, weights and width",
     specs.FloatRange: "Finding temperature, weights and width",
     specs.SweepConstraint: "Finding temperature, weights and width",

@@ -18,10 +18,11 @@ from pydantic import BaseModel, JsonValue
 from services.worker.stages import outcomes
 from services.worker.stages.asking import ask_all, teacher_parameters
 from services.worker.stages.bundle import Exported, export_student, publish_student
-from services.worker.stages.check import check_distillation_order
+from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext, seconds_of
 from services.worker.stages.evaluation import Twins, evaluate_twins, logits_of
 from services.worker.stages.pair import CheckedPair, check_pair, warnings_after
+from services.worker.stages.pinned import pinned_teacher
 from services.worker.stages.repair import Repair, load_repair, repair_biases
 from services.worker.stages.training import (
     cost_of,
@@ -31,7 +32,14 @@ from services.worker.stages.training import (
     preprocessing_of,
     train_nets,
 )
-from services.worker.stages.transfer_set import BuiltTransferSet, build_transfer_set, taught_examples
+from services.worker.stages.transfer_set import (
+    BuiltTransferSet,
+    build_transfer_set,
+    complete_transfer_set,
+    plan_transfer_set,
+)
+from services.worker.stages.transfer_sets.examples import live_examples, taught_examples
+from services.worker.stages.transfer_sets.live import LiveTransferSet
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.evaluation import Evaluation
@@ -42,8 +50,10 @@ from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.distillation.cohort import HARD_LABELS, Net, TrainedNet
 from shared.distillation.evaluation import evaluate
+from shared.distillation.examples import Examples
 from shared.distillation.hints import check_layers
 from shared.distillation.reports.files import report_files, write_files
+from shared.jobs.checks import check_distillation
 from shared.models.network import Network
 
 _TEACHER_TIMINGS = 20
@@ -73,15 +83,16 @@ class _Job:
 
 def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
     """Run the job; every stage that was done by an earlier attempt is used as it is."""
-    manifest, teacher = check_distillation_order(context, spec)
+    teacher = pinned_teacher(context, spec.teacher)
+    manifest = check_order(context, spec.dataset, lambda view: check_distillation(spec, view, teacher))
     network = Network(spec.student.network, manifest.input, len(manifest.classes))
     if spec.objective.needs_features:
         check_layers(spec.objective, network, network_of(teacher))
     job = _Job(context, spec, manifest, teacher, network, preprocessing_of(manifest))
     with TeacherClient(context.settings.teacher_url) as client:
         pair = check_pair(context, spec, manifest, teacher, client)
-        transfer_set = build_transfer_set(context, spec, manifest, teacher, client)
-        trained_at = _train(job, transfer_set)
+        learned = _learn_live(job, client) if spec.asking.live else _learn(job, client)
+        transfer_set, trained_at = learned.transfer_set, learned.trained_at
         nets_at = _repaired(job, trained_at)
         nets = outcomes.load_nets(nets_at)
         evaluated_at = context.once(
@@ -99,7 +110,7 @@ def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
     report = _report(
         job,
         pair,
-        transfer_set,
+        learned,
         outcome,
         exported,
         curves=tuple(net.curve for net in nets),
@@ -132,11 +143,56 @@ def network_of(teacher: TeacherDescription) -> Network:
 # --- stages ------------------------------------------------------------------------------------------------
 
 
-def _train(job: _Job, transfer_set: BuiltTransferSet) -> Path:
+@dataclass(frozen=True)
+class _Learned:
+    """The transfer set and what was trained on it."""
+
+    transfer_set: BuiltTransferSet
+    trained_at: Path
+    waited_share: float | None = None
+    """Of the time of training, what it waited for the teacher, where it was asked live."""
+
+
+def _learn(job: _Job, client: TeacherClient) -> _Learned:
+    """Build the transfer set, then train on it."""
+    context, spec = job.context, job.spec
+    built = build_transfer_set(context, spec, job.manifest, job.teacher, client)
+    examples = taught_examples(
+        labelled_examples(context, spec.dataset),
+        context.transfer_sets.open(built.digest),
+        temperature=spec.objective.temperature,
+    )
+    return _Learned(built, _train(job, built.digest, examples))
+
+
+def _learn_live(job: _Job, client: TeacherClient) -> _Learned:
+    """Train while the transfer set is built, then make it whole."""
+    context, spec = job.context, job.spec
+    planned = plan_transfer_set(
+        context,
+        spec.transfer_set,
+        spec.dataset,
+        job.manifest,
+        job.teacher,
+        client,
+        temperature=spec.objective.temperature,
+        asking=spec.asking,
+    )
+    with LiveTransferSet(planned.wanted, client) as live:
+        examples = live_examples(labelled_examples(context, spec.dataset), planned.wanted, live)
+        trained_at = _train(job, live.digest, examples)
+    # What was asked meanwhile is told now: two stages at a time would be one too many to follow.
+    context.progress(Stage.TRANSFER_SET, live.known_rows, planned.wanted.inputs.total_rows, "rows")
+    built = complete_transfer_set(planned, client)
+    return _Learned(built, trained_at, live.waited_s / seconds_of(trained_at))
+
+
+def _train(job: _Job, transfer_set: str, examples: Examples) -> Path:
+    """Train all nets on the examples of the transfer set of this digest."""
     context, spec = job.context, job.spec
     inputs: dict[str, JsonValue] = {
         "dataset": job.manifest.digest,
-        "transfer_set": transfer_set.digest,
+        "transfer_set": transfer_set,
         "student": spec.student.model_dump(mode="json", exclude={"classes"}),
         "objective": spec.objective.model_dump(mode="json"),
         "budget": spec.budget.model_dump(mode="json"),
@@ -153,11 +209,7 @@ def _train(job: _Job, transfer_set: BuiltTransferSet) -> Path:
         nets=[Net("taught", seed, spec.objective) for seed in spec.seeds]
         + [Net("untaught", seed, HARD_LABELS) for seed in spec.seeds],
         # The twin learns from the very same images and labels; where a label is missing it learns nothing.
-        examples=taught_examples(
-            labelled_examples(context, spec.dataset),
-            context.transfer_sets.open(transfer_set.digest),
-            temperature=spec.objective.temperature,
-        ),
+        examples=examples,
         manifest=job.manifest,
         preprocessing=job.preprocessing,
         budget=spec.budget,
@@ -212,7 +264,7 @@ def _evaluate(
 def _report(
     job: _Job,
     pair: CheckedPair,
-    transfer_set: BuiltTransferSet,
+    learned: _Learned,
     outcome: Outcome,
     exported: Exported,
     *,
@@ -221,6 +273,7 @@ def _report(
     seconds: dict[Stage, float],
 ) -> DistillationReport:
     context, spec, twins = job.context, job.spec, outcome.twins
+    transfer_set = learned.transfer_set
     agreement = next(
         net.agreement for net in twins.nets if (net.arm, net.seed) == ("taught", twins.served_seed)
     )
@@ -232,6 +285,7 @@ def _report(
         dataset_digest=job.manifest.digest,
         teacher_digest=job.teacher.digest,
         transfer_set_digest=transfer_set.digest,
+        asked=transfer_set.asked(learned.waited_share),
         student_version=f"{spec.name}-{context.job_id.removeprefix('j-')}",
         teacher_parameters=teacher_parameters(context, job.teacher),
         student_parameters=job.network.parameters,

@@ -13,11 +13,17 @@ from services.worker.kinds.specialists import train_specialists
 from services.worker.kinds.sweep import sweep
 from services.worker.kinds.sweep_trials import train_trials
 from services.worker.kinds.teacher import train_teacher
+from services.worker.kinds.teacher_check import check_teacher
+from services.worker.kinds.teacher_import import import_teacher
+from services.worker.kinds.transfer_set import build_set
+from services.worker.kinds.transfer_set_shards import fill_shards
 from services.worker.stages.context import JobContext
 from shared.contracts.jobs import JobResult
 
 RUNNERS: Final[dict[str, Callable[[JobContext, Any], JobResult]]] = {
     "teacher": train_teacher,
+    "teacher_import": import_teacher,
+    "teacher_check": check_teacher,
     "distillation": distil,
     "self_distillation": distil_itself,
     "mutual": learn_mutually,
@@ -27,6 +33,8 @@ RUNNERS: Final[dict[str, Callable[[JobContext, Any], JobResult]]] = {
     "specialist": train_specialist,
     "sweep": sweep,
     "sweep_trials": train_trials,
+    "transfer_set": build_set,
+    "transfer_set_shards": fill_shards,
 }
 """By the spec's `kind`; each takes the spec of that kind."""
 

@@ -14,12 +14,13 @@ from services.worker.stages import outcomes
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext
 from services.worker.stages.training import labelled_examples, train_nets
-from services.worker.stages.transfer_set import ask_teacher, taught_examples
+from services.worker.stages.transfer_set import ask_teacher
+from services.worker.stages.transfer_sets.examples import taught_examples
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetView
 from shared.contracts.jobs import JobResult, Stage
 from shared.contracts.specs import SpecialistSpec, SpecialistTraining
-from shared.contracts.training import Objective
+from shared.contracts.training import Asking, Objective
 from shared.distillation.cohort import Net, TrainedNet
 from shared.distillation.examples import Examples
 from shared.distillation.specialists import HalfAndHalf, SpecialClasses, first_weights, special_classes
@@ -51,7 +52,14 @@ def train_specialist(context: JobContext, spec: SpecialistSpec) -> JobResult:
     manifest = check_order(context, spec.dataset, fits)
     with TeacherClient(context.settings.teacher_url) as client:
         transfer_set = ask_teacher(
-            context, spec.transfer_set, spec.dataset, manifest, generalist, client, temperature=1.0
+            context,
+            spec.transfer_set,
+            spec.dataset,
+            manifest,
+            generalist,
+            client,
+            temperature=1.0,
+            asking=Asking(rescored_rows=0),  # the parent has compared
         )
     stored = context.transfer_sets.open(transfer_set.digest)
     examples = taught_examples(labelled_examples(context, spec.dataset), stored, temperature=1.0)
@@ -149,7 +157,7 @@ def special_examples(examples: Examples, special: SpecialClasses, *, soft: bool,
         for view in range(views):
             for start in range(0, images, _ROWS):  # float32 of a piece only: a transfer set is large
                 part = slice(start, start + _ROWS)
-                said = examples.teacher_logits[view, part]
+                said = examples.teacher_logits[view, part].float()
                 logits[view, part] = (
                     special.soft_targets(said)
                     if special.dustbin

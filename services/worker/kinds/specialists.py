@@ -79,7 +79,14 @@ def train_specialists(context: JobContext, spec: SpecialistsSpec) -> JobResult:
     job = _Job(context, spec, check_order(context, spec.dataset, fits), generalist)
     with TeacherClient(context.settings.teacher_url) as client:
         transfer_set = ask_teacher(
-            context, spec.transfer_set, spec.dataset, job.manifest, generalist, client, temperature=1.0
+            context,
+            spec.transfer_set,
+            spec.dataset,
+            job.manifest,
+            generalist,
+            client,
+            temperature=1.0,
+            asking=spec.asking,
         )
     planned_at = _plan(job, transfer_set)
     sets = outcomes.load(planned_at / "plan.json", Plan).sets
@@ -166,7 +173,8 @@ def _plan(job: _Job, transfer_set: BuiltTransferSet) -> Path:
         sets = spec.plan.classes
         if sets is None:
             # The image as it is: view 0.
-            matrix = covariance(job.context.transfer_sets.open(transfer_set.digest).logits[0])
+            stored = job.context.transfer_sets.open(transfer_set.digest)
+            matrix = covariance(stored.sparse[0].dense() if stored.sparse is not None else stored.logits[0])
             found = specialist_sets(matrix, sets=spec.plan.sets, size=spec.plan.size, seed=spec.plan.seed)
             sets = tuple(tuple(classes[index] for index in one) for one in found)
         outcomes.save(directory / "plan.json", Plan(sets=sets))
@@ -276,6 +284,7 @@ def _report(
         dataset_digest=job.manifest.digest,
         generalist_digest=job.generalist.digest,
         transfer_set_digest=transfer_set.digest,
+        asked=transfer_set.asked(),
         teacher_digest=teacher.digest,
         student_version=f"{spec.name}-{context.job_id.removeprefix('j-')}",
         generalist_parameters=export.generalist_parameters,

@@ -98,6 +98,7 @@ def sweep(context: JobContext, spec: SweepSpec) -> JobResult:
             teacher,
             client,
             temperature=one_value(spec.temperatures) or 1.0,
+            asking=spec.asking,
         )
         answers_at = _ask_held_out(context, spec, manifest, teacher, client)
     studies = [f"{context.job_id}-{place:03d}" for place in range(len(spec.networks))]
@@ -137,6 +138,7 @@ def sweep(context: JobContext, spec: SweepSpec) -> JobResult:
         dataset_digest=manifest.digest,
         teacher_digest=teacher.digest,
         transfer_set_digest=transfer_set.digest,
+        asked=transfer_set.asked(),
         teacher_parameters=teacher_parameters(context, teacher),
         teacher_validation_accuracy=answers.validation_accuracy,
         teacher=evaluate(answers.test, answers.test_labels, manifest.classes),

@@ -20,7 +20,7 @@ from services.worker.stages import outcomes
 from services.worker.stages.check import check_teacher_order
 from services.worker.stages.context import JobContext
 from services.worker.stages.training import held_out, labelled_examples, preprocessing_of
-from services.worker.stages.transfer_set import taught_examples
+from services.worker.stages.transfer_sets.examples import taught_examples
 from shared.adapters.redis_studies import RedisJournal
 from shared.artefacts.files import digest_of
 from shared.artefacts.tensors import Array, read_tensors, write_tensors

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from services.worker.stages.context import JobContext
-from services.worker.stages.transfer_set import REQUEST_ROWS
+from services.worker.stages.context import JobContext, JobStopped
+from services.worker.stages.transfer_sets.filling import Questioner, gather
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.teachers import TeacherDescription
 
@@ -19,18 +19,12 @@ def ask_all(
         TeacherUnavailable: it does not answer.
         JobStopped: the supervisor asked the training process to stop.
     """
-    answers = np.empty((len(images), len(teacher.classes)), dtype=np.float32)
-    batches = (images[start : start + REQUEST_ROWS] for start in range(0, len(images), REQUEST_ROWS))
-    for index, logits in client.soft_targets(
-        teacher.name,
-        batches,
-        temperature=1.0,
-        expected_digest=teacher.digest,
-        should_stop=context.stop.is_set,
-    ):
-        answers[index * REQUEST_ROWS : index * REQUEST_ROWS + len(logits)] = logits
-    context.leave_if_stopped()  # the client ends early, without an error, where it was told to stop
-    return answers
+    questioner = Questioner(client, teacher, context.stop.is_set)
+    asked = questioner.ask(lambda begin, end: images[begin:end], len(images), temperature=1.0)
+    answers = gather(asked, (len(images), len(teacher.classes)))
+    if answers is None:
+        raise JobStopped  # the client ends early, without an error, where it was told to stop
+    return answers.astype(np.float32, copy=False)
 
 
 def teacher_parameters(context: JobContext, teacher: TeacherDescription) -> int:

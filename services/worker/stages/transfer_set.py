@@ -1,9 +1,16 @@
-"""The transfer-set stage: ask the teacher about every view of the selected training images, once."""
+"""The transfer-set stage: ask the teacher about every view of the selected training images, once.
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+What is stored is not asked for; a few stored rows are asked again first and compared. The shards that are
+missing are filled here, or by child jobs on as many workers (`asking.tasks`), or by a thread beside the
+training (`asking.live`, in `transfer_sets.live`). Whoever stops, or is killed, leaves whole shards.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +18,44 @@ from pydantic import BaseModel
 
 from services.worker.stages import outcomes
 from services.worker.stages.context import JobContext, seconds_of
+from services.worker.stages.transfer_sets.choosing import check_student, choose
+from services.worker.stages.transfer_sets.filling import fill
+from services.worker.stages.transfer_sets.rescoring import Rescored, rescore
+from services.worker.stages.transfer_sets.summaries import put_summary, stored_summary
+from services.worker.stages.transfer_sets.wanted import Wanted, want
 from shared.adapters.teacher_client import TeacherClient
-from shared.artefacts.files import write_atomic
+from shared.artefacts.datasets import Split
 from shared.contracts.datasets import DatasetManifest
-from shared.contracts.jobs import Stage
-from shared.contracts.specs import DistillationSpec
+from shared.contracts.jobs import ChildJob, Stage
+from shared.contracts.reports import AskedTransferSet
+from shared.contracts.specs import DistillationSpec, TransferSetShardsSpec
 from shared.contracts.teachers import TeacherDescription
-from shared.contracts.training import TransferSetSpec
-from shared.distillation.examples import Examples
-from shared.distillation.losses import UNLABELLED
-from shared.transfer_set.format import TransferSetInputs, preprocessing_digest
-from shared.transfer_set.reader import TransferSet
-from shared.transfer_set.selection import select_rows
+from shared.contracts.training import Asking, TransferSetSpec
+from shared.contracts.transfer_sets import TopKError, TransferSetCost
+from shared.transfer_set.selection import candidates
 from shared.transfer_set.writer import TransferSetWriter
 
-REQUEST_ROWS = 512
-"""Images a request: enough to fill a forward pass, few enough that several are in flight."""
+ASKED: Final = "asked.json"
+"""In the folder of the stage: `Asked`."""
 
 
-class _Outcome(BaseModel):
+class _Plan(BaseModel):
+    """What is to be asked, as the first attempt found it; what child jobs are made by must not change."""
+
+    to_ask: tuple[int, ...]
+    """Shards with rows that nobody knows."""
+    rebuilt: tuple[str, ...]
+    rescored: Rescored
+
+
+class Asked(BaseModel):
+    """What asking came to: of this job, or of one child."""
+
     rows: int
+    """Training images in the set."""
     teacher_rows: int
-    rows_from_cache: int
+    rows_from_cache: int = 0
+    rebuilt: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,9 +67,42 @@ class BuiltTransferSet:
     rows: int
     """Training images in it."""
     teacher_rows: int
-    """Views that the teacher was asked about, by all attempts at this job."""
+    """Views that the teacher was asked about, by all attempts at this job and by its children."""
     rows_from_cache: int
-    """Views whose answer other jobs had asked for: in this set, or in another of the same teacher."""
+    """Views whose answer was stored: in this set, or in another of the same teacher."""
+    rescored: Rescored
+    rebuilt: tuple[str, ...]
+    """Shards that were damaged and were written anew."""
+    top_k_error: tuple[TopKError, ...] | None
+
+    def asked(self, waited_share: float | None = None) -> AskedTransferSet:
+        """Return the same for reports; of live asking with the share of training that waited."""
+        return AskedTransferSet(cost=self.cost, top_k_error=self.top_k_error, waited_share=waited_share)
+
+    @property
+    def cost(self) -> TransferSetCost:
+        """What it cost."""
+        return TransferSetCost(
+            rows_asked=self.teacher_rows,
+            rows_from_cache=self.rows_from_cache,
+            rows_rescored=self.rescored.rows,
+            shards_rebuilt=len(self.rebuilt),
+            seconds=round(self.seconds, 3),
+        )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A transfer set before anything is asked but what was asked again."""
+
+    wanted: Wanted
+    to_ask: tuple[int, ...]
+    rescored: Rescored
+    rebuilt: tuple[str, ...]
+    seconds: float
+    """Of planning, and of what was asked to choose images."""
+    teacher_rows: int = 0
+    """What was asked to choose images."""
 
 
 def build_transfer_set(
@@ -65,6 +121,7 @@ def build_transfer_set(
         teacher,
         client,
         temperature=spec.objective.temperature,
+        asking=spec.asking,
     )
 
 
@@ -77,8 +134,11 @@ def ask_teacher(
     client: TeacherClient,
     *,
     temperature: float,
+    asking: Asking,
 ) -> BuiltTransferSet:
     """Ask the teacher what is not stored yet, with several requests in flight; resumes at the shard.
+
+    With `asking.tasks` above 1 the job waits for child jobs; it must find the same teacher afterwards.
 
     Args:
         context: of the job.
@@ -88,144 +148,204 @@ def ask_teacher(
         teacher: as the job was checked with it.
         client: of the teacher service.
         temperature: T at which a teacher is asked whose logits do not serve any T.
+        asking: how.
 
     Raises:
         UnknownClass, OmitAndOnly, EmptyTransferSet, LabelsMissing: nothing can be selected so.
+        StudentNotFound, StudentUnusable, ClassMismatch, InputMismatch: the student that is to disagree.
         TeacherChanged: the teacher is not the one that the job was checked with.
         TeacherUnavailable: it does not answer.
         TeacherAnswerInvalid: what it answers cannot be logits.
+        CachedAnswersDiffer: it says something else than what is stored.
+        StoreFull: nothing more fits; what is there stays.
+        ChildFailed: a child job did.
+        JobWaits: not to be caught.
     """
-    train = context.store.datasets.load(dataset, "train")
-    selection = select_rows(spec, train.labels, manifest.classes, images=len(train), dataset=dataset)
-    one_for_all = teacher.tempers
-    inputs = TransferSetInputs(
-        dataset_digest=manifest.digest,
-        rows=len(selection.rows),
-        teacher=teacher.name,
-        teacher_digest=teacher.digest,
-        preprocessing_digest=preprocessing_digest(teacher.preprocessing),
-        classes=teacher.classes,
-        spec=spec,
-        tempers=one_for_all,
-        temperature=1.0 if one_for_all else temperature,
+    planned = plan_transfer_set(
+        context, spec, dataset, manifest, teacher, client, temperature=temperature, asking=asking
     )
-    asked_at = context.files.attempts / f"asked-{inputs.digest[:16]}.json"
-
-    def build(directory: Path) -> None:
-        store = context.transfer_sets
-        writer = store.writer(inputs, images=train.images, selection=selection, known=store.known(inputs))
-        answered = _Answered(asked_at)
-        _ask(context, writer, teacher, client, answered)
-        writer.finish()
-        asked = answered.rows
-        outcome = _Outcome(rows=inputs.rows, teacher_rows=asked, rows_from_cache=writer.total_rows - asked)
-        outcomes.save(directory / "asked.json", outcome)
-
-    stage = context.once(Stage.TRANSFER_SET, {"transfer_set": inputs.digest}, build)
-    asked_at.unlink(missing_ok=True)
-    outcome = outcomes.load(stage / "asked.json", _Outcome)
-    return BuiltTransferSet(
-        digest=inputs.digest,
-        seconds=seconds_of(stage),
-        rows=outcome.rows,
-        teacher_rows=outcome.teacher_rows,
-        rows_from_cache=outcome.rows_from_cache,
-    )
+    children = _spread(planned, temperature, asking)
+    return complete_transfer_set(planned, client, children)
 
 
-def taught_examples(examples: Examples, stored: TransferSet, *, temperature: float) -> Examples:
-    """Return the examples that the transfer set takes, with what the teacher said and the views it was shown.
-
-    Args:
-        examples: the whole training split, with its labels; the validation images stay as they are.
-        stored: a finished set of this training split.
-        temperature: T of the loss that will be trained with.
-
-    Returns:
-        Examples of the selected rows alone, in their order. Their labels are -1 where they may not be used;
-        the untaught twin learns from the very same.
-
-    Raises:
-        InvalidRequest: its logits do not serve this temperature.
-    """
-    rows = outcomes.tensor(stored.rows)
-    labels = examples.labels
-    if labels is not None:
-        labels = labels[rows].masked_fill(~outcomes.tensor(stored.labelled), UNLABELLED)
-    # A large dataset is not copied where all of it is taken.
-    images = examples.images if len(rows) == examples.rows else examples.images[rows]
-    return replace(
-        examples,
-        images=images,
-        labels=labels,
-        teacher_logits=outcomes.tensor(stored.logits_at(temperature)),
-        shifts=outcomes.tensor(stored.shifts),
-        flips=outcomes.tensor(stored.flips),
-    )
-
-
-class _Answered:
-    """How many rows of each shard this job had answered, over all attempts: a file in the job's folder."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._by_shard: dict[str, int] = json.loads(path.read_bytes()) if path.exists() else {}
-
-    @property
-    def rows(self) -> int:
-        """Of all shards; a shard whose answers were lost before it was stored counts once."""
-        return sum(self._by_shard.values())
-
-    def count(self, shard: int, rows: int) -> None:
-        """Keep that the teacher has answered these rows."""
-        self._by_shard[str(shard)] = rows
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._path, json.dumps(self._by_shard).encode())
-
-
-def _ask(
+def plan_transfer_set(
     context: JobContext,
-    writer: TransferSetWriter,
+    spec: TransferSetSpec,
+    dataset: str,
+    manifest: DatasetManifest,
     teacher: TeacherDescription,
     client: TeacherClient,
-    answered: _Answered,
+    *,
+    temperature: float,
+    asking: Asking,
+) -> Planned:
+    """Choose the images, find out what is missing, and compare some of what is stored; as `ask_teacher`."""
+    choosers = None
+    choose_now = None
+    if spec.choose is not None:
+        check_student(context, spec.choose, teacher)
+        choosers = ask_teacher(
+            context, candidates(spec), dataset, manifest, teacher, client, temperature=1.0, asking=asking
+        )
+        choose_now = partial(_choose, context, spec, choosers.digest)
+        # Of what was just asked nothing need be asked again.
+        left = max(0, asking.rescored_rows - choosers.rescored.rows)
+        asking = asking.model_copy(update={"rescored_rows": left})
+    wanted = want(context, spec, dataset, manifest, teacher, temperature=temperature, choose_now=choose_now)
+
+    def look(directory: Path) -> None:
+        writer = wanted.writer
+        missing = writer.missing_shards()
+        to_ask = tuple(number for number in missing if writer.rows_to_ask(number))
+        rescored = rescore(
+            writer,
+            missing,
+            wanted.questioner(client),
+            wanted=asking.rescored_rows,
+            seed=context.job_id,
+            nothing_else=not to_ask,
+        )
+        context.leave_if_stopped()
+        plan = _Plan(to_ask=to_ask, rebuilt=tuple(writer.rebuilt), rescored=rescored)
+        outcomes.save(directory / "plan.json", plan)
+
+    planned_at = context.once(Stage.TRANSFER_SET, {"plan": wanted.digest}, look)
+    plan = outcomes.load(planned_at / "plan.json", _Plan)
+    if plan.rescored.skipped:
+        context.note(f"no stored answer was asked for again: {plan.rescored.skipped}")
+    for name in plan.rebuilt:
+        context.note(f"{name} of the transfer set was damaged and is written anew")
+    rescored = plan.rescored
+    if choosers is not None:
+        rescored = Rescored(rows=rescored.rows + choosers.rescored.rows, skipped=rescored.skipped)
+    return Planned(
+        wanted,
+        to_ask=plan.to_ask,
+        rescored=rescored,
+        rebuilt=plan.rebuilt,
+        seconds=seconds_of(planned_at) + (choosers.seconds if choosers is not None else 0.0),
+        teacher_rows=choosers.teacher_rows if choosers is not None else 0,
+    )
+
+
+def complete_transfer_set(
+    planned: Planned, client: TeacherClient, children: Sequence[ChildJob] = ()
+) -> BuiltTransferSet:
+    """Fill what is still missing, and make the set whole; errors as `ask_teacher`.
+
+    Args:
+        planned: the set.
+        client: of the teacher service.
+        children: that were asked to fill parts of it.
+    """
+    wanted, context = planned.wanted, planned.wanted.context
+    parts = [_left_by(context, child) for child in children]
+    asked_by_children = [outcomes.load(path / ASKED, Asked) for path in parts]
+    others = planned.seconds + sum(map(seconds_of, parts))
+
+    def build(directory: Path) -> None:
+        began = time.perf_counter()
+        writer = wanted.writer
+        fill_here(wanted, writer, writer.missing_shards(), client, rows=writer.total_rows)
+        writer.finish()
+        rebuilt = {*planned.rebuilt, *writer.rebuilt}
+        rebuilt.update(*(child.rebuilt for child in asked_by_children))
+        asked = wanted.answered().rows + sum(child.teacher_rows for child in asked_by_children)
+        outcome = Asked(
+            rows=wanted.inputs.rows,
+            teacher_rows=planned.teacher_rows + asked,
+            rows_from_cache=writer.total_rows - asked,
+            rebuilt=tuple(sorted(rebuilt)),
+        )
+        seconds = others + time.perf_counter() - began
+        built = _built(planned, outcome, seconds)
+        if asked or stored_summary(context.transfer_sets, wanted.digest) is None:
+            put_summary(wanted, built.cost.model_copy(update={"job_id": context.job_id}))
+        outcomes.save(directory / ASKED, outcome)
+
+    stage = context.once(Stage.TRANSFER_SET, {"transfer_set": wanted.digest}, build)
+    wanted.answered_at.unlink(missing_ok=True)
+    return _built(planned, outcomes.load(stage / ASKED, Asked), others + seconds_of(stage))
+
+
+def fill_here(
+    wanted: Wanted,
+    writer: TransferSetWriter,
+    missing: Sequence[int],
+    client: TeacherClient,
+    *,
+    rows: int,
 ) -> None:
-    """Fill the missing shards."""
-    to_ask = {number: writer.rows_to_ask(number) for number in writer.missing_shards()}
-    asked = sum(to_ask.values())
-    done = writer.total_rows - asked
-    context.progress(Stage.TRANSFER_SET, done, writer.total_rows, "rows")
-    for number, rows in to_ask.items():
-        if not rows:
-            writer.write_shard(number, np.empty((0, len(teacher.classes)), np.float32))
-    if not asked:  # all is known: the teacher need not be there, nor be the one of its name still
-        return
-    places: list[tuple[int, int]] = []
-    shards: dict[int, NDArray[np.float32]] = {}
-    left = {number: rows for number, rows in to_ask.items() if rows}
+    """Fill these shards in this process, telling progress.
 
-    def questions() -> Iterator[NDArray[np.uint8]]:
-        for number in list(left):
-            images = writer.batch(number).images
-            shards[number] = np.empty((len(images), len(teacher.classes)), np.float32)
-            for start in range(0, len(images), REQUEST_ROWS):
-                places.append((number, start))
-                yield images[start : start + REQUEST_ROWS]
+    Args:
+        wanted: the set.
+        writer: of the set.
+        missing: which shards.
+        client: of the teacher service.
+        rows: of the whole that is told about, those that are there already among them.
 
-    for index, logits in client.soft_targets(
-        teacher.name,
-        questions(),
-        temperature=writer.inputs.temperature,
-        expected_digest=teacher.digest,
-        should_stop=context.stop.is_set,
-    ):
-        number, start = places[index]
-        shards[number][start : start + len(logits)] = logits
-        left[number] -= len(logits)
-        done += len(logits)
-        if left[number] == 0:
-            # Counted first: a shard that is stored was paid for, whatever happens in between.
-            answered.count(number, len(shards[number]))
-            writer.write_shard(number, shards.pop(number))
-        context.progress(Stage.TRANSFER_SET, done, writer.total_rows, "rows")
-    context.leave_if_stopped()  # the client ends early, without an error, where it was told to stop
+    Raises:
+        JobStopped: the supervisor asked the training process to stop; others as `ask_teacher`.
+    """
+    context = wanted.context
+    done = rows - sum(map(writer.rows_to_ask, missing))
+    context.progress(Stage.TRANSFER_SET, done, rows, "rows")
+
+    def told(answered: int) -> None:
+        nonlocal done
+        done += answered
+        context.progress(Stage.TRANSFER_SET, done, rows, "rows")
+
+    fill(writer, missing, wanted.questioner(client), wanted.answered(), told=told)
+    context.leave_if_stopped()
+
+
+def _spread(planned: Planned, temperature: float, asking: Asking) -> tuple[ChildJob, ...]:
+    """Return the children among which the shards were divided, once they have ended; none where one does."""
+    wanted, to_ask = planned.wanted, planned.to_ask
+    parts = min(asking.tasks, len(to_ask))
+    if parts < 2:
+        return ()
+    return wanted.context.children(
+        [
+            TransferSetShardsSpec(
+                name=wanted.teacher.name,
+                teacher=wanted.teacher.name,
+                teacher_digest=wanted.teacher.digest,
+                dataset=wanted.dataset,
+                transfer_set=wanted.inputs.spec,
+                temperature=temperature,
+                shards=to_ask[part::parts],
+            )
+            for part in range(parts)
+        ]
+    )
+
+
+def _left_by(context: JobContext, child: ChildJob) -> Path:
+    assert child.result is not None, "children that did not succeed raise"
+    assert child.result.artefact is not None, "each leaves a folder"
+    return context.child_files(child).directory / child.result.artefact
+
+
+def _choose(
+    context: JobContext, spec: TransferSetSpec, asked: str, rows: NDArray[np.int64], train: Split
+) -> NDArray[np.int64]:
+    assert spec.choose is not None
+    stored = context.transfer_sets.open(asked)
+    return choose(context, spec.choose, rows, train.images, lambda block: stored.logits[0, block])
+
+
+def _built(planned: Planned, asked: Asked, seconds: float) -> BuiltTransferSet:
+    manifest = planned.wanted.context.transfer_sets.manifest(planned.wanted.digest)
+    return BuiltTransferSet(
+        digest=planned.wanted.digest,
+        seconds=seconds,
+        rows=asked.rows,
+        teacher_rows=asked.teacher_rows,
+        rows_from_cache=asked.rows_from_cache,
+        rescored=planned.rescored,
+        rebuilt=asked.rebuilt,
+        top_k_error=manifest.top_k_error,
+    )

@@ -51,6 +51,7 @@ def page(report: DistillationReport) -> list[str]:
         *sections.training(report.curves, report.plots),
         "## Cost",
         sections.cost(report.cost),
+        *sections.asked(report.asked),
     ]
 
 

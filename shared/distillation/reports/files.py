@@ -7,19 +7,21 @@ from typing import Any, Final
 from shared.artefacts.files import write_atomic
 from shared.contracts.reports import REPORT_JSON, REPORT_MD, JobReport
 from shared.distillation.plots import Drawing
-from shared.distillation.reports import distillation, peers, specialists, sweep, teacher
+from shared.distillation.reports import distillation, peers, specialists, sweep, teacher, teacher_check, transfer_set
 
 Pages = Callable[[Any], Sequence[str]]
 Drawings = Callable[[Any], Sequence[Drawing]]
 
 KINDS: Final[dict[str, tuple[Pages, Drawings]]] = {
     "teacher": (teacher.page, teacher.drawings),
+    "teacher_check": (teacher_check.page, teacher_check.drawings),
     "distillation": (distillation.page, distillation.drawings),
     "sweep": (sweep.page, sweep.drawings),
     "self_distillation": (peers.page, peers.drawings),
     "mutual": (peers.page, peers.drawings),
     "codistillation": (peers.page, peers.drawings),
     "specialists": (specialists.page, specialists.drawings),
+    "transfer_set": (transfer_set.page, transfer_set.drawings),
 }
 """By the report's `kind`: the sections of its page, and its plots."""
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from shared.contracts.evaluation import Comparison, Evaluation, Verdict
-from shared.contracts.reports import Cost, JobReport, Plot, TrainingCurve
+from shared.contracts.findings import Finding
+from shared.contracts.reports import AskedTransferSet, Cost, JobReport, Plot, TrainingCurve
 from shared.contracts.students import Latency
 from shared.distillation.reports.words import cell, p_value, pictures, points, table
 
@@ -27,6 +28,14 @@ def job(report: JobReport) -> tuple[str, str]:
 def warnings(report: JobReport) -> list[str]:
     """Return the warnings as one paragraph each, or nothing."""
     return [f"> **Warning:** {cell(warning)}" for warning in report.warnings]
+
+
+def findings(found: Sequence[Finding]) -> str:
+    """Return the checks of a teacher as a table, in their order."""
+    return table(
+        ("check", "outcome", "found", "advice"),
+        ((cell(one.check), one.outcome, cell(one.detail), cell(one.advice)) for one in found),
+    )
 
 
 def verdict_sentence(comparison: Comparison) -> str:
@@ -179,6 +188,29 @@ def cost(spent: Cost) -> str:
         f"{stages}\n\n{spent.teacher_rows:,} rows asked of a teacher, {spent.cached_rows:,} rows from the "
         f"cache. {spent.device}, {spent.threads} thread(s), torch {spent.torch}, imago {spent.imago}."
     )
+
+
+def asked(how: AskedTransferSet | None) -> list[str]:
+    """Return how a job came by its transfer set, as one paragraph, or nothing."""
+    if how is None:
+        return []
+    cost = how.cost
+    told = [
+        f"Of the transfer set {cost.rows_asked:,} rows were asked for, {cost.rows_from_cache:,} were stored"
+    ]
+    if cost.rows_rescored:
+        told.append(f"{cost.rows_rescored:,} stored rows were asked for again and agreed")
+    if cost.shards_rebuilt:
+        told.append(f"{cost.shards_rebuilt} damaged shard(s) were written anew")
+    if how.waited_share is not None:
+        told.append(f"training waited for the teacher in {how.waited_share:.1%} of its time")
+    if how.top_k_error is not None:
+        errors = ", ".join(
+            f"{one.mean_nats:.2g} nats at T = {one.temperature:g} (largest {one.largest_nats:.2g})"
+            for one in how.top_k_error
+        )
+        told.append(f"of each row the largest logits are kept, which costs a KL divergence of {errors}")
+    return ["; ".join(told) + "."]
 
 
 def _course(curve: TrainingCurve) -> str:

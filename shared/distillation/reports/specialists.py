@@ -61,6 +61,7 @@ def page(report: SpecialistsReport) -> list[str]:
         *sections.training(report.curves, report.plots),
         "## Cost",
         sections.cost(report.cost),
+        *sections.asked(report.asked),
     ]
 
 

@@ -52,6 +52,7 @@ def page(report: SweepReport) -> list[str]:
         *(part for one in report.networks for part in (f"### {network_name(one.network)}", _trials(one))),
         "## Cost",
         sections.cost(report.cost),
+        *sections.asked(report.asked),
     ]
 
 

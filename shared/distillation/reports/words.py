@@ -80,14 +80,25 @@ def transfer_set(asked: TransferSetSpec) -> str:
         told.append(f"shifted by up to {asked.jitter_px} px")
     if asked.flip:
         told.append("mirrored")
+    if asked.crop_scale is not None:
+        told.append(f"crops of at least {asked.crop_scale:.0%} of the area")
+    if asked.cutout_px:
+        told.append(f"squares of {asked.cutout_px} px cut out")
+    if asked.brightness or asked.contrast:
+        told.append(f"brightness by ±{asked.brightness:.0%} and contrast by ±{asked.contrast:.0%}")
     if asked.omit:
         told.append(f"without the classes {', '.join(asked.omit)}")
     if asked.only:
         told.append(f"only the classes {', '.join(asked.only)}")
     if asked.share < 1:
         told.append(f"{asked.share:.2%} of the images")
+    if asked.choose is not None:
+        by = asked.choose.by if asked.choose.student is None else f"disagreement with {asked.choose.student}"
+        told.append(f"of these {asked.choose.share:.2%}, chosen by {by}")
     if asked.label_share < 1:
         told.append(f"labels of {asked.label_share:.2%} of them")
+    if asked.top_k is not None:
+        told.append(f"the {asked.top_k} largest logits a row")
     return cell(", ".join(told))
 
 

@@ -9,7 +9,15 @@ from typing import Any, Final
 
 from shared.contracts.specs import MADE_BY, JobSpec
 from shared.errors import MadeByAnotherJob
-from shared.jobs.checks import distillation, peers, specialists, sweep, teacher
+from shared.jobs.checks import (
+    brought_teacher,
+    distillation,
+    peers,
+    specialists,
+    sweep,
+    teacher,
+    transfer_set_job,
+)
 from shared.jobs.checks.distillation import check_distillation
 from shared.jobs.checks.teacher import check_teacher
 from shared.jobs.ports import Catalogue
@@ -24,9 +32,13 @@ CHECKS: Final[dict[str, Callable[[Any, Catalogue], None]]] = {
     "codistillation": peers.check,
     "specialists": specialists.check,
     "sweep": sweep.check,
+    "teacher_import": brought_teacher.check_import,
+    "teacher_check": brought_teacher.check_check,
     "specialist": teacher.check,
     "codistillation_member": peers.check,
     "sweep_trials": teacher.check,
+    "transfer_set": transfer_set_job.check,
+    "transfer_set_shards": transfer_set_job.check,
 }
 """By the spec's `kind`; each takes the spec of that kind."""
 

@@ -14,7 +14,7 @@ from shared.errors import (
     ViewsBelongToTransferSet,
 )
 from shared.jobs.checks.common import dataset_of, need_fit, need_labels
-from shared.jobs.checks.transfer_set import check_transfer_set
+from shared.jobs.checks.transfer_set import check_asking, check_transfer_set
 from shared.jobs.ports import Catalogue
 
 _PRIOR_TOLERANCE: Final = 1e-3
@@ -32,6 +32,7 @@ def check(spec: DistillationSpec, catalogue: Catalogue) -> None:
         OmitAndOnly, UnknownClass, EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
         ViewsBelongToTransferSet: the student alone is to see jittered or mirrored images.
         DecoupledNeedsClasses, TeacherNotLoadable: the objective is not for this teacher.
+        AskingImpossible: the transfer set cannot be come by so.
         InvalidPrior: the shares for the repair of biases are not one a class, or do not sum to 1.
     """
     check_distillation(spec, dataset_of(spec.dataset, catalogue), catalogue.teacher(spec.teacher))
@@ -44,6 +45,7 @@ def check_distillation(spec: DistillationSpec, dataset: DatasetView, teacher: Te
         if asked:
             raise ViewsBelongToTransferSet(option)
     check_objective(spec.objective, spec.teacher, teacher)
+    check_asking(spec.asking, spec.kind, may_be_live=True)
     if spec.bias_repair is not None:
         check_repair(spec.bias_repair, teacher.classes)
     wanted = spec.student.classes

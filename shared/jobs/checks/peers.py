@@ -14,7 +14,7 @@ from shared.errors import (
     ViewsBelongToTransferSet,
 )
 from shared.jobs.checks.common import dataset_of, need_few_children, need_labels
-from shared.jobs.checks.transfer_set import check_transfer_set
+from shared.jobs.checks.transfer_set import check_no_choice, check_transfer_set
 from shared.jobs.ports import Catalogue
 
 
@@ -27,6 +27,7 @@ def check(
     Raises:
         DatasetNotFound, LabelsMissing, InvalidDataset: the dataset does not do.
         OmitAndOnly, UnknownClass, EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
+        AskingImpossible: images are to be chosen by the answers of a teacher.
         ViewsBelongToTransferSet: later generations are to see other views than earlier ones spoke of.
         DecoupledNeedsClasses, TeacherNotLoadable, InvalidRequest: the options do not go together.
     """
@@ -60,6 +61,7 @@ def _check_generations(spec: SelfDistillationSpec, dataset: DatasetView) -> None
     manifest = dataset.manifest
     if objective.decoupled is not None and manifest is not None and len(manifest.classes) <= 2:
         raise DecoupledNeedsClasses(len(manifest.classes))
+    check_no_choice(spec.transfer_set, "the first generation has no teacher that could be asked")
     check_transfer_set(spec, manifest, labels_for="the untaught twin")
 
 

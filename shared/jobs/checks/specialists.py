@@ -6,7 +6,7 @@ from shared.contracts.teachers import TeacherDescription
 from shared.contracts.training import TransferSetSpec
 from shared.errors import InvalidSpecialistPlan, InvalidWeights, TeacherNotLoadable, UnknownClass
 from shared.jobs.checks.common import dataset_of, need_few_children, need_fit, need_labels
-from shared.jobs.checks.transfer_set import check_transfer_set
+from shared.jobs.checks.transfer_set import check_asking, check_no_choice, check_transfer_set
 from shared.jobs.ports import Catalogue
 
 
@@ -20,6 +20,7 @@ def check(spec: SpecialistsSpec, catalogue: Catalogue) -> None:
         UnknownClass: a set names a class that does not exist.
         InvalidSpecialistPlan: the sets, or the generalist, do not do; the transfer set leaves classes out.
         InvalidWeights: a specialist would learn from nothing.
+        AskingImpossible: the transfer set cannot be come by so.
         TooManyChildren: sets times seeds are more than one job may make.
         EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
     """
@@ -42,6 +43,8 @@ def check_specialists(spec: SpecialistsSpec, dataset: DatasetView, generalist: T
     sets = spec.plan.sets if spec.plan.classes is None else len(spec.plan.classes)
     need_few_children(sets * len(spec.seeds))
     _check_classes_taken(spec.transfer_set)
+    check_asking(spec.asking, spec.kind)
+    check_no_choice(spec.transfer_set, "specialists need images of all classes in their natural shares")
     check_transfer_set(spec, dataset.manifest, labels_for="the training of specialists")
 
 

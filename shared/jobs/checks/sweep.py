@@ -15,7 +15,7 @@ from shared.errors import (
     TooManyTrials,
 )
 from shared.jobs.checks.common import dataset_of, need_few_children, need_fit, need_labels
-from shared.jobs.checks.transfer_set import check_transfer_set
+from shared.jobs.checks.transfer_set import check_asking, check_transfer_set
 from shared.jobs.ports import Catalogue
 
 TRIALS_A_CHILD: Final = 5
@@ -40,6 +40,7 @@ def check(spec: SweepSpec, catalogue: Catalogue) -> None:
         TeacherNotFound: there is no such teacher.
         ClassMismatch, InputMismatch: the teacher does not answer for the dataset's classes or images.
         OmitAndOnly, UnknownClass, EmptyTransferSet, NoLabelsLeft: the transfer set cannot be drawn.
+        AskingImpossible: the transfer set cannot be come by so.
         TeacherDoesNotTemper: several temperatures, and an arithmetic ensemble.
     """
     check_ranges(spec)
@@ -48,6 +49,7 @@ def check(spec: SweepSpec, catalogue: Catalogue) -> None:
 
 def check_sweep(spec: SweepSpec, dataset: DatasetView, teacher: TeacherDescription) -> None:
     """Raise where the sweep cannot be run on the dataset with this teacher."""
+    check_asking(spec.asking, spec.kind)
     if not teacher.tempers and one_value(spec.temperatures) is None:
         raise TeacherDoesNotTemper(spec.teacher)
     if dataset.manifest is not None:

@@ -15,6 +15,7 @@ from shared.contracts.specs import (
     SpecialistSpec,
     SpecialistsSpec,
     SweepSpec,
+    TransferSetJobSpec,
 )
 from shared.contracts.training import StudentSpec
 from shared.errors import (
@@ -47,9 +48,12 @@ SPECS: list[JobSpec] = [
     CodistillationSpec(name="cohort", dataset="digits"),
     SpecialistsSpec(name="experts", dataset="digits", generalist="big", plan=SpecialistPlan(size=4)),
     SweepSpec(name="sweep", dataset="digits", teacher="big"),
+    TransferSetJobSpec(name="asked", dataset="digits", teacher="big"),
 ]
 """One of each kind that can be submitted."""
-TAUGHT = [spec for spec in SPECS if spec.kind in ("distillation", "specialists", "sweep")]
+TAUGHT = [spec for spec in SPECS if spec.kind in ("distillation", "specialists", "sweep", "transfer_set")]
+LABELLED = [spec for spec in SPECS if spec.kind != "transfer_set"]
+"""Kinds that need hard labels, and images to validate and test on."""
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -108,19 +112,25 @@ def test_images_of_another_size_than_the_teacher_takes_are_refused_with_both_siz
         check(spec, KnownThings(teacher=teacher_description(preprocessing=wide)))
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", LABELLED)
 @pytest.mark.parametrize("changes", [{"labelled": False}, {"labelled": False, "classes": ()}])
 def test_images_without_labels_are_refused(spec: JobSpec, changes: dict[str, object]) -> None:
     with pytest.raises(LabelsMissing):
         check(spec, KnownThings(dataset_view(dataset_manifest(**changes))))
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", LABELLED)
 @pytest.mark.parametrize("empty", ["validation", "test"])
 def test_a_dataset_without_images_to_decide_or_report_on_is_refused(spec: JobSpec, empty: str) -> None:
     counts = SplitCounts(**{"train": 9, "validation": 1, "test": 1, empty: 0})
     with pytest.raises(InvalidDataset, match=f"no {empty} images"):
         check(spec, KnownThings(dataset_view(dataset_manifest(counts=counts))))
+
+
+def test_a_teacher_may_be_asked_about_images_without_labels_and_without_a_test_split() -> None:
+    counts = SplitCounts(train=9, validation=0, test=0)
+    unlabelled = dataset_view(dataset_manifest(labelled=False, counts=counts))
+    check(TransferSetJobSpec(name="asked", dataset="digits", teacher="big"), KnownThings(unlabelled))
 
 
 def test_every_kind_is_checked_and_every_kind_can_be_submitted_or_is_made_by_one_that_can() -> None:

@@ -1,0 +1,169 @@
+"""Fills the missing shards of a transfer set with what the teacher says, one shard after another.
+
+The next shard is begun once the last one is stored. So whatever kills the process costs one shard at most,
+and no more than one is in memory; requests overlap within a shard.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.adapters.teacher_client import TeacherClient
+from shared.artefacts.files import write_atomic
+from shared.artefacts.tensors import Array
+from shared.contracts.teachers import TeacherDescription
+from shared.transfer_set.writer import TransferSetWriter
+
+REQUEST_ROWS: Final = 512
+"""Images a request at most: enough to fill a forward pass, few enough that several are in flight."""
+_REQUEST_BYTES: Final = 16 << 20
+"""Of pixels a request, unless one image alone has more."""
+
+
+@dataclass(frozen=True)
+class Questioner:
+    """Who is asked, and until when."""
+
+    client: TeacherClient
+    teacher: TeacherDescription
+    should_stop: Callable[[], bool]
+
+    def ask(
+        self, images: Callable[[int, int], NDArray[np.uint8]], rows: int, *, temperature: float
+    ) -> Iterator[tuple[int, Array]]:
+        """Yield where answers begin and the softened logits z/T, in the order in which they come.
+
+        Args:
+            images: given the first and the one behind the last of the rows, returns their images; called as
+                requests get free.
+            rows: how many there are.
+            temperature: T at which the teacher is asked.
+
+        Raises:
+            TeacherChanged: the teacher has another digest than `teacher`.
+            TeacherUnavailable: it does not answer.
+            TeacherAnswerInvalid: what it answers cannot be logits.
+        """
+        step = request_rows(self.teacher)
+        requests = (images(start, min(start + step, rows)) for start in range(0, rows, step))
+        for index, logits in self.client.soft_targets(
+            self.teacher.name,
+            requests,
+            temperature=temperature,
+            expected_digest=self.teacher.digest,
+            should_stop=self.should_stop,
+        ):
+            yield index * step, logits
+
+
+def request_rows(teacher: TeacherDescription) -> int:
+    """Return how many images a request has."""
+    return min(REQUEST_ROWS, max(1, _REQUEST_BYTES // teacher.preprocessing.input.values))
+
+
+class Answered:
+    """How many rows of each shard this job had answered, over all attempts: a file in the job's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._by_shard: dict[str, int] = json.loads(path.read_bytes()) if path.exists() else {}
+
+    @property
+    def rows(self) -> int:
+        """Of all shards; a shard whose answers were lost before it was stored counts once."""
+        return sum(self._by_shard.values())
+
+    def __contains__(self, shard: int) -> bool:
+        return str(shard) in self._by_shard
+
+    def count(self, shard: int, rows: int) -> None:
+        """Keep that the teacher has answered these rows."""
+        self._by_shard[str(shard)] = rows
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._path, json.dumps(self._by_shard).encode())
+
+
+def fill(
+    writer: TransferSetWriter,
+    shards: Iterable[int],
+    questioner: Questioner,
+    answered: Answered,
+    *,
+    told: Callable[[int], None],
+    stored: Callable[[int], None] = lambda shard: None,
+) -> bool:
+    """Ask for what these shards lack and store them; return False where it was told to stop before the end.
+
+    A shard of which everything is known is stored without asking: then the teacher need not be there.
+
+    Args:
+        writer: of the set.
+        shards: those that are missing.
+        questioner: whom to ask.
+        answered: keeps what was asked.
+        told: how many rows more are answered.
+        stored: which shard can be read now.
+
+    Raises:
+        TeacherChanged, TeacherUnavailable, TeacherAnswerInvalid: as `Questioner.ask`; rows whose logits
+            cannot be stored are named.
+        StoreFull: nothing more fits; shards already there stay.
+    """
+    for number in shards:
+        if questioner.should_stop():
+            return False
+        answers = _answers(writer, number, questioner, told)
+        if answers is None:
+            return False
+        if len(answers):
+            # Counted first: a shard that is stored was paid for, whatever happens in between.
+            answered.count(number, len(answers))
+        writer.write_shard(number, answers)
+        stored(number)
+    return True
+
+
+def _answers(
+    writer: TransferSetWriter, number: int, questioner: Questioner, told: Callable[[int], None]
+) -> Array | None:
+    """Return what the teacher says of the rows of a shard that nobody knows; None where it was stopped."""
+    batch = writer.batch(number)
+    return gather(
+        questioner.ask(
+            lambda begin, end: batch.images[begin:end],
+            len(batch.rows),
+            temperature=writer.inputs.temperature,
+        ),
+        (len(batch.rows), len(questioner.teacher.classes)),
+        told,
+    )
+
+
+def gather(
+    answers: Iterator[tuple[int, Array]],
+    shape: tuple[int, int],
+    told: Callable[[int], None] = lambda rows: None,
+) -> Array | None:
+    """Return answers that come in pieces as one array, of the type in which they come; None if some do not.
+
+    Args:
+        answers: where each piece begins, and the logits.
+        shape: rows and classes.
+        told: how many rows more are answered.
+    """
+    whole: Array | None = None
+    left = shape[0]
+    for start, logits in answers:
+        if whole is None:
+            whole = np.empty(shape, logits.dtype)
+        whole[start : start + len(logits)] = logits
+        left -= len(logits)
+        told(len(logits))
+    if left:
+        return None
+    return whole if whole is not None else np.empty(shape, np.float32)
