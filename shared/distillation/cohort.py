@@ -179,7 +179,7 @@ def _check(
     if refreshed and examples.live is not None:
         raise ValueError("logits come live from a teacher or are refreshed from the nets, not both")
     taught = examples.teacher_logits is not None or examples.live is not None
-    if (rule.jitter_px or rule.flip) and (taught or examples.seen is not None):
+    if (rule.jitter_px or rule.flip) and (taught or examples.parameters is not None):
         raise ValueError(
             "jitter and flips would show the nets other views than the teacher saw; store views instead"
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Int8, Int64, UInt8
+from jaxtyping import Bool, Float, Float16, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,17 +34,14 @@ class Examples:
         validation_images: decide which epoch is kept; None keeps the last.
         validation_labels: their true classes.
         teacher_logits: what the teacher said of each view of each training image, or None to train without.
-        shifts: by how many pixels (down, right) each view of each image is shifted; None means one view, as
-            it is.
-        flips: 1 where a view of an image is mirrored left to right before it is shifted; None means none is.
+        parameters: of each view of each image (views x rows), or None for one view, as it is. They stay where
+            they are, in memory or mapped, but for the view of an epoch.
         logits_temperature: the T that the teacher logits were divided by when stored. It is 1 but for a
             teacher that does not temper, whose logits were asked at the T of the objective.
-        parameters: of each view of each image (views x rows), in place of shifts and flips; None means one
-            view, as it is. It stays where it is, in memory or mapped, but for the view of an epoch.
         live: in place of `teacher_logits`, those that are still to come, as many views of the same rows.
 
     Raises:
-        ValueError: two of them say the same, or they are not of as many views and rows.
+        ValueError: logits are both there and to come, or not all are of the same views and rows.
     """
 
     images: UInt8[Tensor, "rows height width channels"]
@@ -52,17 +49,13 @@ class Examples:
     validation_images: UInt8[Tensor, "validation height width channels"] | None = None
     validation_labels: Int64[Tensor, " validation"] | None = None
     teacher_logits: Float16[Tensor, "views rows classes"] | SparseLogits | None = None
-    shifts: Int8[Tensor, "views rows 2"] | None = None
-    flips: UInt8[Tensor, "views rows"] | None = None
-    logits_temperature: float = 1.0
     parameters: ViewParameters | None = None
+    logits_temperature: float = 1.0
     live: LiveLogits | None = None
 
     def __post_init__(self) -> None:
         if self.live is not None and self.teacher_logits is not None:
             raise ValueError("teacher logits are there, or they come live; not both")
-        if self.parameters is not None and (self.shifts is not None or self.flips is not None):
-            raise ValueError("shifts and flips are among the parameters; give the parameters alone")
         given: set[tuple[int, ...]] = {(self.views, self.rows)}
         if self.parameters is not None:
             given.add(self.parameters.shape)
@@ -83,23 +76,10 @@ class Examples:
         """How many views of each image there are."""
         if self.live is not None:
             return self.live.views
-        for per_view in (self.teacher_logits, self.parameters, self.shifts, self.flips):
+        for per_view in (self.teacher_logits, self.parameters):
             if per_view is not None:
                 return per_view.shape[0]
         return 1
-
-    @property
-    def seen(self) -> ViewParameters | None:
-        """How each view of each image is made, views x rows; None where it is as it is."""
-        if self.parameters is not None or (self.shifts is None and self.flips is None):
-            return self.parameters
-        height, width = self.images.shape[1:3]
-        seen = ViewParameters.as_is((self.views, self.rows), (height, width))
-        if self.shifts is not None:
-            seen.shift[:] = self.shifts.cpu().numpy()
-        if self.flips is not None:
-            seen.flip[:] = self.flips.cpu().numpy()
-        return seen
 
     def digests(self) -> dict[str, str]:
         """Return by name digests of all that a training learns from; of live logits, of what they will be."""
@@ -114,8 +94,8 @@ class Examples:
             arrays |= {"kept": said.indices, "values": said.values, "rest": said.rest}
         else:
             arrays["teacher_logits"] = self.teacher_logits
-        if (seen := self.seen) is not None:
-            arrays |= seen.columns()
+        if self.parameters is not None:
+            arrays |= self.parameters.columns()
         digests = {name: _digest_of(array) for name, array in arrays.items() if array is not None}
         return digests if self.live is None else {**digests, "live": self.live.digest}
 
@@ -180,11 +160,12 @@ class Batches:
         if examples.teacher_logits is not None:
             self._logits = examples.teacher_logits.to(device)
         self._live = examples.live
-        self._seen = examples.seen
+        self._parameters = examples.parameters
         self._size = (examples.images.shape[1], examples.images.shape[2])
         reach = jitter_px
-        if self._seen is not None:
-            reach = max(reach, -int(self._seen.shift.min(initial=0)), int(self._seen.shift.max(initial=0)))
+        if self._parameters is not None:
+            shift = self._parameters.shift
+            reach = max(reach, -int(shift.min(initial=0)), int(shift.max(initial=0)))
         self._maker = ViewMaker(examples.images, reach=reach, device=device)
         self._order = torch.empty(0)
         self._logits_of_view: TeacherLogits | None = None
@@ -227,9 +208,9 @@ class Batches:
         if self._flip:
             drawn = [self._draw_flips(seed, epoch) for seed in self._seeds]
             self._drawn_flips = torch.stack(drawn).to(self._device)
-        if self._seen is not None:
+        if self._parameters is not None:
             # Known once and here what is done at all, so that no step has to wait for the device to say it.
-            self._view = DeviceView.of(self._seen[view], self._size, self._device)
+            self._view = DeviceView.of(self._parameters[view], self._size, self._device)
         if self._live is not None:
             self._logits_of_view = self._live.logits(view).to(self._device)
             if self._logits_of_view.shape[:1] != (self._all_rows,):

@@ -165,7 +165,7 @@ def test_live_answers_are_not_refreshed_by_the_nets():
 
 def test_nets_are_not_jittered_away_from_what_a_teacher_answers_live():
     data = examples(views=2)
-    live = replace(data, teacher_logits=None, live=Live(data.teacher_logits), shifts=None)
+    live = replace(data, teacher_logits=None, live=Live(data.teacher_logits), parameters=None)
     with pytest.raises(ValueError, match="other views"):
         train_cohort(
             ARCHITECTURE,
