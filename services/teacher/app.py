@@ -59,6 +59,8 @@ def create_api(settings: TeacherSettings) -> FastAPI:
                 device=where,
                 max_held=settings.max_held,
                 oip_hosts=settings.oip_hosts,
+                oip_timeout_s=settings.oip_timeout_s,
+                probe_every_s=settings.oip_probe_s,
             ),
             batchers=Batchers(_device(where, settings), _limits(settings)),
             limiters={

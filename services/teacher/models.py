@@ -15,6 +15,7 @@ from shared.contracts.teachers import MemberTeacher, MixedEnsemble, RemoteModel,
 from shared.errors import Corrupt, TeacherChanged, TeacherNotFound
 from shared.models.answering import AnsweringTeacher
 from shared.models.making import Means, teacher_of
+from shared.models.probes import PROBE
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +138,8 @@ class Teachers:
         found = self._alive.get(description.digest)
         if found is not None:
             return found
+        if isinstance(description.model, RemoteModel) and PROBE not in description.files:
+            raise Corrupt(f"{description.name}/{description.digest}/{PROBE}")
         teacher = teacher_of(
             description,
             Means(

@@ -37,6 +37,10 @@ class TeacherSettings(CommonSettings):
     """Most rows that wait in a lane; a request that finds no room is refused with 503."""
     max_held: int = Field(default=4, ge=1)
     """Teachers kept in memory; the one that was asked least recently makes room."""
+    oip_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    """For one answer of a server that a teacher is behind."""
+    oip_probe_s: float = Field(default=60.0, ge=0, le=86_400)
+    """How often such a server is compared, while it is asked, with what it said when it was added."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_bytes: int = Field(default=10_000_000, ge=1)
     max_image_pixels: int = Field(default=25_000_000, ge=1)

@@ -11,7 +11,7 @@ from shared.contracts.teachers import Merge, TeacherDescription
 
 @runtime_checkable
 class AnsweringTeacher(Protocol):
-    """A teacher in memory, checked and ready. One thread at a time asks it."""
+    """A teacher in memory, checked and ready. Several threads may ask it."""
 
     @property
     def description(self) -> TeacherDescription:

@@ -39,7 +39,6 @@ class Means:
         member: gives a member of an ensemble, loaded and with the digest that is wanted.
         device: where nets and graphs answer.
         probe_every_s: how often a server is compared with its probe while it is asked, in seconds.
-        adding: whether the teacher is being added, and a server has no probe yet.
     """
 
     file: Callable[[str], Path]
@@ -47,11 +46,15 @@ class Means:
     member: Callable[[MemberTeacher], AnsweringTeacher]
     device: torch.device
     probe_every_s: float = 60.0
-    adding: bool = False
 
 
-def teacher_of(description: TeacherDescription, means: Means) -> AnsweringTeacher:
+def teacher_of(description: TeacherDescription, means: Means, *, unproven: bool = False) -> AnsweringTeacher:
     """Return the teacher of this description, ready to answer.
+
+    Args:
+        description: of the teacher.
+        means: what it is made with.
+        unproven: whoever makes it looks by himself whether its logits are finite; it is not asked here.
 
     Raises:
         TeacherAnswerInvalid: its weights make no net, its precision is not one that it can have, or it gives
@@ -65,7 +68,8 @@ def teacher_of(description: TeacherDescription, means: Means) -> AnsweringTeache
     """
     need_precision(description)
     teacher = _made(description, means)
-    check_answer(teacher)
+    if not unproven:
+        check_answer(teacher)
     return teacher
 
 
@@ -88,7 +92,8 @@ def _made(description: TeacherDescription, means: Means) -> AnsweringTeacher:
     if isinstance(model, OnnxModel):
         return OnnxTeacher(description, means.file(GRAPH), device=means.device)
     if isinstance(model, RemoteModel):
-        probe = None if means.adding else read_probe(means.file(PROBE))
+        # Whoever adds a teacher, or tries it otherwise than it was added, describes it without a probe.
+        probe = read_probe(means.file(PROBE)) if PROBE in description.files else None
         return RemoteTeacher(description, means.server(model), probe, probe_every_s=means.probe_every_s)
     if isinstance(model, MixedEnsemble):
         members = [means.member(member) for member in model.members]

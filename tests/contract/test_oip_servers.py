@@ -120,7 +120,6 @@ def test_a_model_on_a_server_is_added_and_teaches_alone_and_in_company(tmp_path,
         server=lambda model: OipModel(model, allowed),
         member=lambda _member: pytest.fail("it has no members"),
         device=torch.device("cpu"),
-        adding=True,
     )
     draft = teacher_of(described(remote, name="far"), means)
     probe = make_probe(lambda images: draft.member_logits(torch.from_numpy(images))[0].numpy(), INPUT)
