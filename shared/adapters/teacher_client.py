@@ -1,48 +1,55 @@
 """Asks the teacher service over HTTP: several requests in flight, patient, and sure of what it accepts.
 
 A sync face on a private event loop: the loop runs in a thread of its own, so that requests go out and answers
-come in while whoever asks writes the last answer to disk.
+come in while whoever asks writes the last answer to disk. Which replica is asked: `teacher_replicas`; how
+often something is tried again: `teacher_retries`.
 """
 
 import asyncio
-import math
-import random
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from shared import logs
+from shared.adapters.teacher_replicas import Replica, Replicas, Resolve
+from shared.adapters.teacher_retries import RetryBudget
+from shared.adapters.teacher_wire import (
+    SoftTargets,
+    answered,
+    body_of,
+    problem_of,
+    refusal,
+    retry_after_s,
+)
 from shared.artefacts.names import is_name
-from shared.contracts.problems import Problem
 from shared.contracts.teachers import (
+    DEADLINE_HEADER,
     DIGEST_HEADER,
+    LANE_HEADER,
     SAFETENSORS_MEDIA_TYPE,
-    TEMPERATURE_HEADER,
     TeacherView,
 )
 from shared.errors import (
-    DistillationError,
-    InputMismatch,
-    InvalidRequest,
+    DeadlineExceeded,
+    QueueFull,
     TeacherAnswerInvalid,
     TeacherChanged,
     TeacherNotFound,
     TeacherUnavailable,
 )
 
-_MAYBE_LATER = frozenset({429, 502, 503, 504})
-_FIRST_WAIT_S = 0.2
-_LONGEST_WAIT_S = 10.0
-_LOOK_UP_S = 0.2
+_MAYBE_LATER: Final = frozenset({429, 502, 503, 504})
+_TOO_MUCH: Final = frozenset({QueueFull.code, DeadlineExceeded.code})
+"""Refusals of a replica that is well and has more to do than it can; others mean that it fails."""
+_HEALTH_S: Final = 2.0
+_LOOK_UP_S: Final = 0.2
 """How often `should_stop` is asked while answers are awaited."""
 
 
@@ -50,32 +57,43 @@ T = TypeVar("T")
 
 
 class TeacherClient:
-    """One teacher service. Use it as a context manager, or call `close`.
+    """The teacher service. Use it as a context manager, or call `close`.
 
-    What may pass (no connection, no answer in time, 503 and its kin) is tried again, after growing waits of
-    full jitter on top of the service's own Retry-After, until nothing has been answered for `patience_s`.
+    What may pass (no connection, no answer in time, 503 and its kin) is tried again, on another replica where
+    there is one, within a budget of retries and until nothing has been answered for `patience_s`. A replica
+    that has too much to do gets fewer requests at a time; one that fails gets none for a while.
 
     Args:
-        url: of the service, such as `http://127.0.0.1:8081`.
-        in_flight: requests that are open at the same time.
+        url: of the service, such as `http://127.0.0.1:8081`; several with commas between them, or a name that
+            stands for several addresses, are replicas of one service.
+        in_flight: requests that are open at the same time, at most.
         timeout_s: for one answer.
         patience_s: how long to try while the service answers nothing.
+        resolve: finds the addresses of a host name; the machine's resolver where left out.
     """
 
     def __init__(
-        self, url: str, *, in_flight: int = 4, timeout_s: float = 60.0, patience_s: float = 120.0
+        self,
+        url: str,
+        *,
+        in_flight: int = 4,
+        timeout_s: float = 60.0,
+        patience_s: float = 120.0,
+        resolve: Resolve | None = None,
     ) -> None:
         self.rows_asked = 0
         """Images that were answered so far."""
         self._in_flight = in_flight
+        self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self._replicas = Replicas(url, in_flight=in_flight, healthy=self._healthy, resolve=resolve)
         self._loop = asyncio.new_event_loop()
+        self._budget = RetryBudget(self._loop.time)
         self._thread = threading.Thread(target=self._loop.run_forever, name="teacher-client", daemon=True)
         self._thread.start()
         self._http = httpx.AsyncClient(
-            base_url=url,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
-            limits=httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
             follow_redirects=False,
             trust_env=False,  # the teacher stands beside us: no proxy of the environment
         )
@@ -116,7 +134,7 @@ class TeacherClient:
         temperature: float,
         expected_digest: str,
         should_stop: Callable[[], bool] = lambda: False,
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    ) -> Iterator[tuple[int, SoftTargets]]:
         """Yield the index of each batch with its softened logits z/T, in the order in which answers come.
 
         Batches are drawn as requests get free: no more than `in_flight` of them are on their way, or answered
@@ -131,13 +149,14 @@ class TeacherClient:
                 What it raises is raised here.
 
         Yields:
-            Index and float32 N x classes, finite, each row with zero mean.
+            Index and N x classes, finite, each row with zero mean: float16 where a teacher that tempers is
+            asked at T = 1 (as transfer sets store it), else float32.
 
         Raises:
             TeacherNotFound: there is no teacher of this name.
             TeacherChanged: the teacher has another digest.
             TeacherUnavailable: the service does not answer, for longer than the patience.
-            TeacherAnswerInvalid: an answer is not what was asked for.
+            TeacherAnswerInvalid: an answer is not what was asked for; rows that are not finite are named.
             InvalidRequest: the service refuses a batch; the words are its own.
         """
         described = self._start(self._describe(name))
@@ -150,7 +169,7 @@ class TeacherClient:
         if view.digest != expected_digest:
             raise TeacherChanged(name, expected_digest, view.digest)
         numbered = enumerate(batches)
-        pending: dict[Future[NDArray[np.float32]], int] = {}
+        pending: dict[Future[SoftTargets], int] = {}
 
         def fill() -> None:
             while len(pending) < self._in_flight and (drawn := next(numbered, None)) is not None:
@@ -181,22 +200,23 @@ class TeacherClient:
         except ValidationError as error:
             raise TeacherAnswerInvalid(f"the description of teacher {name!r} is none") from error
 
-    async def _ask(
-        self, view: TeacherView, images: NDArray[np.uint8], temperature: float
-    ) -> NDArray[np.float32]:
+    async def _ask(self, view: TeacherView, images: NDArray[np.uint8], temperature: float) -> SoftTargets:
+        half = view.tempers and temperature == 1.0
         response = await self._request(
             "POST",
             f"/v1/teachers/{view.name}/soft-targets",
             view.name,
-            params={"temperature": repr(float(temperature))},
-            content=save({"images": np.ascontiguousarray(images)}),
+            params={"temperature": repr(float(temperature)), "dtype": "float16" if half else "float32"},
+            content=body_of(images),
             headers={
                 "Content-Type": SAFETENSORS_MEDIA_TYPE,
                 "Accept": SAFETENSORS_MEDIA_TYPE,
                 DIGEST_HEADER: view.digest,
+                LANE_HEADER: "bulk",
+                DEADLINE_HEADER: f"{1000 * self._timeout_s:.0f}",
             },
         )
-        return _checked(response, view, rows=len(images), temperature=float(temperature))
+        return answered(response, view, rows=len(images), temperature=float(temperature), half=half)
 
     async def _request(
         self, method: str, path: str, name: str, headers: dict[str, str] | None = None, **content: Any
@@ -206,28 +226,74 @@ class TeacherClient:
         if (job_id := logs.job_id.get()) is not None:
             headers["X-Request-ID"] = job_id  # one search of the logs then shows worker and teacher
         began = self._loop.time()
-        attempt = 0
+        self._budget.called()
         while True:
-            retry_after_s = 0.0
+            replica = await self._able_replica(began)
             try:
-                response = await self._http.request(method, path, headers=headers, **content)
-            except (httpx.TransportError, httpx.DecodingError) as error:
-                reason = str(error) or type(error).__name__
-            else:
-                if response.status_code not in _MAYBE_LATER:
-                    self._last_answer = self._loop.time()
-                    if response.status_code != httpx.codes.OK:
-                        raise _refusal(response, name)
-                    return response
-                reason = f"status {response.status_code}: {_problem(response).detail}"
-                retry_after_s = _retry_after_s(response)
-            # Full jitter: many clients that failed together do not come back together.
-            longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt)
-            wait_s = retry_after_s + random.uniform(0, longest)
-            if self._loop.time() + wait_s - max(began, self._last_answer) > self._patience_s:
-                raise TeacherUnavailable(reason)
-            attempt += 1
-            await asyncio.sleep(wait_s)
+                response = await self._send(replica, method, path, headers, **content)
+            finally:
+                self._replicas.give(replica)
+            if response is not None:
+                if response.status_code != httpx.codes.OK:
+                    raise refusal(response, name)
+                return response
+            wait_s = self._budget.wait_s()
+            await asyncio.sleep(min(wait_s, max(0.0, self._patience_left(began))))
+
+    async def _able_replica(self, began: float) -> Replica:
+        """Wait until a replica has room, as long as our patience lasts; give it back after the request."""
+        while (left_s := self._patience_left(began)) > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    return await self._replicas.take()
+            except TimeoutError:
+                continue  # others may have been answered meanwhile
+        raise TeacherUnavailable(self._replicas.reason)
+
+    async def _send(
+        self, replica: Replica, method: str, path: str, headers: dict[str, str], **content: Any
+    ) -> httpx.Response | None:
+        """Return a replica's answer; None where it may have another later, or another replica may."""
+        began = self._loop.time()
+        try:
+            response = await self._http.request(
+                method,
+                replica.at(path),
+                headers=headers | replica.headers,
+                extensions=replica.extensions,
+                **content,
+            )
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            self._replicas.reason = str(error) or type(error).__name__
+            replica.failed(began, self._loop.time())
+            return None
+        now = self._loop.time()
+        if response.status_code not in _MAYBE_LATER:
+            replica.succeeded()
+            self._last_answer = now
+            return response
+        problem = problem_of(response)
+        self._replicas.reason = f"status {response.status_code}: {problem.detail}"
+        taken_in = replica.overloaded if problem.code in _TOO_MUCH else replica.failed
+        taken_in(began, now, retry_after_s(response))
+        return None
+
+    async def _healthy(self, replica: Replica) -> bool:
+        """Return whether a replica says that requests may be sent to it."""
+        try:
+            response = await self._http.get(
+                replica.at("/health/ready"),
+                headers=replica.headers,
+                extensions=replica.extensions,
+                timeout=_HEALTH_S,
+            )
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            self._replicas.reason = str(error) or type(error).__name__
+            return False
+        return response.status_code == httpx.codes.OK
+
+    def _patience_left(self, began: float) -> float:
+        return max(began, self._last_answer) + self._patience_s - self._loop.time()
 
     async def _end(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -238,72 +304,3 @@ class TeacherClient:
 
     def _start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-
-def _checked(
-    response: httpx.Response, view: TeacherView, *, rows: int, temperature: float
-) -> NDArray[np.float32]:
-    """Return the logits of an answer after comparing all of it with what was asked for."""
-    digest = response.headers.get(DIGEST_HEADER, "")
-    if digest != view.digest:
-        raise TeacherChanged(view.name, view.digest, digest)
-    if _number(response.headers.get(TEMPERATURE_HEADER, "")) != temperature:
-        raise TeacherAnswerInvalid(f"the teacher did not answer at the temperature {temperature}")
-    try:
-        logits = load(response.content).get("logits")
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise TeacherAnswerInvalid("the teacher's answer is not a safetensors file") from error
-    if logits is None or logits.dtype != np.float32 or logits.shape != (rows, len(view.classes)):
-        found = "none" if logits is None else f"{logits.dtype} {logits.shape}"
-        raise TeacherAnswerInvalid(
-            f"the teacher should answer float32 logits of shape {(rows, len(view.classes))}, got {found}"
-        )
-    if not np.isfinite(logits).all():
-        raise TeacherAnswerInvalid("the teacher answered logits that are not finite")
-    return np.array(logits)  # a copy of its own: what was loaded is a view that cannot be written
-
-
-def _refusal(response: httpx.Response, name: str) -> DistillationError:
-    """Return the error that a refusal of the service stands for."""
-    problem = _problem(response)
-    if problem.code == TeacherNotFound.code:
-        return TeacherNotFound(name)
-    if problem.code == TeacherChanged.code:
-        return TeacherChanged(
-            name, response.request.headers.get(DIGEST_HEADER, ""), response.headers.get(DIGEST_HEADER, "")
-        )
-    if problem.code == InputMismatch.code:
-        return InputMismatch(problem.detail, remedy=problem.remedy)
-    if response.is_client_error:
-        return InvalidRequest(
-            f"the teacher refused the request ({problem.code}): {problem.detail}", remedy=problem.remedy
-        )
-    return TeacherAnswerInvalid(
-        f"the teacher answered with status {response.status_code} ({problem.code}): {problem.detail} "
-        f"(request {problem.request_id or 'unknown'})"
-    )
-
-
-def _problem(response: httpx.Response) -> Problem:
-    try:
-        return Problem.model_validate_json(response.content)
-    except ValidationError:  # a proxy's words, or none
-        return Problem(
-            title=response.reason_phrase,
-            status=response.status_code,
-            code="unknown",
-            detail=response.reason_phrase or "no problem document",
-        )
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    """Return the seconds of Retry-After; 0 where it is missing or a date."""
-    seconds = _number(response.headers.get("Retry-After", ""))
-    return seconds if math.isfinite(seconds) and seconds >= 0 else 0.0
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -73,7 +73,9 @@ def refusal(status: int, code: str, **headers: str) -> Answer:
 
 
 @contextmanager
-def scripted(answer: Callable[[int, int], Answer | None]) -> Iterator[tuple[str, list[dict[str, str]]]]:
+def scripted(
+    answer: Callable[[int, int], Answer | None], *, host: str = "127.0.0.1", port: int = 0
+) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Serve answers by the count of the request and its rows; None closes the connection without one."""
     asked: list[dict[str, str]] = []
     lock = threading.Lock()
@@ -106,11 +108,11 @@ def scripted(answer: Callable[[int, int], Answer | None]) -> Iterator[tuple[str,
         def log_message(self, *_args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        yield f"http://{host}:{server.server_address[1]}", asked
     finally:
         server.shutdown()
         server.server_close()
@@ -396,3 +398,120 @@ def test_closing_twice_does_nothing():
     client = TeacherClient("http://127.0.0.1:1")
     client.close()
     client.close()
+
+
+# --- several replicas, and what is asked of them -----------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_replicas_share_the_work_and_one_that_is_not_there_is_left_out():
+    with (
+        scripted(lambda _n, rows: fine(rows)) as (first, one),
+        scripted(lambda _n, rows: fine(rows)) as (second, other),
+        TeacherClient(f"{first}, {second},http://127.0.0.1:{free_port()}", in_flight=6) as client,
+    ):
+        assert len(asked(client, [random_images(2)] * 60)) == 60
+    assert len(one) + len(other) == 60
+    assert min(len(one), len(other)) > 10
+
+
+def test_a_replica_that_does_not_answer_in_time_costs_one_wait_and_no_job():
+    def hangs(_count: int, rows: int) -> Answer:
+        time.sleep(1.0)
+        return fine(rows)
+
+    with (
+        scripted(hangs) as (slow, hung),
+        scripted(lambda _n, rows: fine(rows)) as (quick, _),
+        TeacherClient(f"{slow},{quick}", in_flight=2, timeout_s=0.3) as client,
+    ):
+        began = time.monotonic()
+        assert len(asked(client, [random_images(2)] * 40)) == 40
+        assert time.monotonic() - began < 3
+    assert len(hung) < 8
+
+
+def test_a_name_that_stands_for_several_addresses_is_asked_at_each_under_its_name():
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return ["127.0.0.1", "127.0.0.2"]
+
+    with (
+        scripted(lambda _n, rows: fine(rows)) as (url, here),
+        scripted(lambda _n, rows: fine(rows), host="127.0.0.2", port=int(url.rsplit(":", 1)[1])) as (
+            _,
+            there,
+        ),
+        TeacherClient(url.replace("127.0.0.1", "teacher"), resolve=resolve) as client,
+    ):
+        assert len(asked(client, [random_images(2)] * 40)) == 40
+    assert min(len(here), len(there)) > 5
+    assert {request["Host"] for request in here + there} == {url.replace("http://127.0.0.1", "teacher")}
+
+
+def test_a_service_that_refuses_everything_is_asked_little_more_than_once_a_call():
+    """The budget: ten retries that were saved up, then one a second."""
+    with (
+        scripted(lambda _n, _rows: refusal(502, "unknown")) as (url, requests),
+        TeacherClient(url, in_flight=8, patience_s=2.0) as client,
+        pytest.raises(TeacherUnavailable),
+    ):
+        asked(client, [random_images(1)] * 8)
+    assert len(requests) <= 8 + 10 + 3
+
+
+def test_fewer_requests_are_in_flight_after_the_service_had_too_much_to_do():
+    now, most = 0, []
+    lock = threading.Lock()
+
+    def answer(count: int, rows: int) -> Answer:
+        nonlocal now
+        if count < 4:
+            return refusal(503, "queue-full")
+        with lock:
+            now += 1
+            most.append(now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        return fine(rows)
+
+    with scripted(answer) as (url, _), TeacherClient(url, in_flight=4) as client:
+        assert len(asked(client, [random_images(1)] * 40)) == 40
+    assert max(most[:4]) <= 2
+    assert max(most) == 4, "and as many again after a while"
+
+
+def test_a_teacher_that_tempers_answers_float16_at_t_1(service, teacher):
+    images = random_images(9)
+    with TeacherClient(service) as client:
+        halves = asked(client, [images], temperature=1.0, expected_digest=teacher.digest)[0]
+        whole = asked(client, [images], temperature=2.0, expected_digest=teacher.digest)[0]
+    assert (halves.dtype, whole.dtype) == (np.float16, np.float32)
+    expected = expected_logits(random_tensors(), images, temperature=1.0)
+    np.testing.assert_allclose(halves, expected, rtol=2e-3, atol=1e-3)
+
+
+def test_rows_that_are_not_finite_are_named():
+    logits = np.zeros((3, 4), np.float32)
+    logits[1, 2] = np.inf
+    answer = Answer(save({"logits": logits}), headers=HEADERS)
+    with (
+        scripted(lambda _n, _rows: answer) as (url, _),
+        TeacherClient(url) as client,
+        pytest.raises(TeacherAnswerInvalid, match="row 1 of 3"),
+    ):
+        asked(client)
+
+
+def test_requests_are_bulk_and_say_how_long_they_are_waited_for():
+    with (
+        scripted(lambda _n, rows: fine(rows)) as (url, requests),
+        TeacherClient(url, timeout_s=7.5) as client,
+    ):
+        asked(client)
+    assert (requests[0]["X-Lane"], requests[0]["X-Deadline-Ms"]) == ("bulk", "7500")

@@ -1,25 +1,30 @@
+"""Settings that all services share: what an address may look like."""
+
 import pytest
+from pydantic import ValidationError
 
-from shared.adapters.oip import AllowedHosts
-from shared.errors import OipHostNotAllowed
-from shared.settings import CommonSettings, load
-
-
-def test_no_server_may_be_asked_unless_it_is_on_the_list(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("TEACHER_OIP_HOSTS", raising=False)
-    assert load(CommonSettings).oip_hosts == AllowedHosts()
-    monkeypatch.setenv("TEACHER_OIP_HOSTS", "triton:8000, [::1], mlserver")
-    allowed = load(CommonSettings).oip_hosts
-    assert str(allowed) == "triton:8000,[::1],mlserver"
-    allowed.need("http://triton:8000")
-    with pytest.raises(OipHostNotAllowed):
-        allowed.need("http://triton:8001")
+from shared.settings import CommonSettings
 
 
-def test_a_list_with_an_address_in_it_is_told_at_start(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setenv("TEACHER_OIP_HOSTS", "http://triton:8000")
-    with pytest.raises(SystemExit):
-        load(CommonSettings)
-    assert "TEACHER_OIP_HOSTS: " in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "urls",
+    [
+        "http://teacher:8081",
+        "https://a/b",
+        "http://a:1,http://b:2",
+        "http://a:1 , https://b",
+        "http://[::1]:8081",
+    ],
+)
+def test_the_teacher_has_one_address_or_several(monkeypatch, urls):
+    monkeypatch.setenv("TEACHER_URL", urls)
+    assert CommonSettings().teacher_url == urls
+
+
+@pytest.mark.parametrize(
+    "urls", ["teacher:8081", "http://", "http://a,", "http://a,b", "ftp://a", "http://a http://b"]
+)
+def test_what_is_no_list_of_addresses_is_refused(monkeypatch, urls):
+    monkeypatch.setenv("TEACHER_URL", urls)
+    with pytest.raises(ValidationError):
+        CommonSettings()
