@@ -31,7 +31,7 @@ class TargetEntropy(Contract):
     smallest_nats: float
     p05_nats: float
     """A twentieth of the rows have no more than this. This and the other quantiles are right to 0.1 % of
-    ln(classes), and finer where they are small."""
+    ln(classes), and finer near 0 and near ln(classes)."""
     p25_nats: float
     median_nats: float
     p75_nats: float

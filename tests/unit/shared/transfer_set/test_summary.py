@@ -92,6 +92,15 @@ def test_quantiles_of_a_sure_teacher_are_told_apart():
     np.testing.assert_allclose((found.p05_nats, found.median_nats, found.p95_nats), exact, rtol=0.05)
 
 
+def test_quantiles_at_a_high_temperature_are_told_apart():
+    """All entropies are then within a thousandth of the most."""
+    z = logits(1000, scale=1.0)
+    (found,) = summarise(DIGEST, NAMES, [answers(z)], None, temperatures=(100.0,)).entropy
+    exact = math.log(4) - np.quantile(entropies(z, 100.0).astype(np.float64), (0.05, 0.5))
+    below = math.log(4) - np.array([found.p05_nats, found.median_nats])
+    np.testing.assert_allclose(below, exact, rtol=0.05)
+
+
 def test_memory_stays_flat_however_many_rows_there_are():
     z = logits(8192, 100)
 
