@@ -523,7 +523,8 @@ class FileNotInBundle(NotFound):
     """A bundle has no file of this name."""
 
     def __init__(self, bundle: str, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"{bundle} has no file {name!r}", remedy=f"Its files are: {', '.join(known)}.")
+        names = ", ".join(known[:_MOST_NAMED]) + (", …" if len(known) > _MOST_NAMED else "")
+        super().__init__(f"{bundle} has no file {name!r}", remedy=f"Its files are: {names}.")
         self.name = name
 
 
@@ -800,14 +801,15 @@ class BiasRepairFailed(JobFailed):
 
 
 class ExtraMissing(JobFailed):
-    """An optional library that an architecture needs cannot be imported where the job runs."""
+    """An optional library that something asked for needs cannot be imported where the job runs."""
 
     def __init__(self, library: str, reason: str) -> None:
-        extra = "timm" if library == "timm" else "transformers"
+        extra = {"timm": "timm", "s3fs": "s3", "fsspec": "s3"}.get(library, "transformers")
+        also = "; timm also needs the torchvision build that belongs to the installed torch"
         super().__init__(
             f"{library} cannot be imported here: {reason}",
-            remedy=f"Install Imago with the extra {extra!r}, such as `pip install imago[worker,{extra}]`; "
-            "timm also needs the torchvision build that belongs to the installed torch.",
+            remedy=f"Install Imago with the extra {extra!r}, such as `pip install imago[worker,{extra}]`"
+            f"{also if extra != 's3' else ''}.",
         )
         self.library = library
 

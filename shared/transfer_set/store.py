@@ -15,6 +15,7 @@ from shared.transfer_set.format import MANIFEST, TransferSetInputs, TransferSetM
 from shared.transfer_set.known import KnownAnswers
 from shared.transfer_set.places import Folder, Place, SetFiles
 from shared.transfer_set.reader import TransferSet, read_manifest, read_shard
+from shared.transfer_set.remote import Remote
 from shared.transfer_set.selection import Selection
 from shared.transfer_set.writer import TransferSetWriter
 
@@ -29,13 +30,13 @@ class TransferSetStore:
         """Say where the sets are.
 
         Args:
-            url: a folder's path, or a `file://` URL.
-            cache: a folder of this machine for what is found out about sets; it may be emptied at any time
-                that no job runs.
+            url: a folder's path, a `file://` URL, or any that fsspec knows, such as `s3://bucket/folder`.
+            cache: a folder of this machine for copies of what lies elsewhere. Whatever is in it may be
+                removed while nobody reads it.
         """
         self.url = url
         self._cache = cache
-        self._place = _place_of(url)
+        self._place = _place_of(url, cache)
 
     def digests(self) -> list[str]:
         """Return the digests of all finished sets, sorted; those of an older format among them."""
@@ -176,8 +177,8 @@ class TransferSetStore:
         self._place.remove(digest)
 
 
-def _place_of(url: str) -> Place:
+def _place_of(url: str, cache: Path) -> Place:
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
         return Folder(Path(unquote(parts.path) if parts.scheme else url))
-    raise ValueError(f"transfer sets are kept in a folder or at an URL, not at {url!r}")
+    return Remote(url, cache)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 
@@ -93,7 +94,7 @@ class JobContext:
         """The job's id."""
         return self.order.job_id
 
-    @property
+    @cached_property
     def transfer_sets(self) -> TransferSetStore:
         """Where transfer sets are kept, by the settings."""
         return TransferSetStore(self.settings.transfer_sets_place, self.settings.transfer_sets_cache)

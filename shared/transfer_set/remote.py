@@ -1,0 +1,194 @@
+"""Transfer sets at a URL that fsspec knows, such as `s3://bucket/folder`, and their copies on this machine.
+
+A file there is one object, put in one piece: it is whole or not there. What is read is copied into a folder
+of this machine, compared with its digest, and mapped from there like a file of the store.
+"""
+
+import importlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from shared.artefacts.files import sha256_bytes
+from shared.errors import Corrupt, ExtraMissing, StoreFull, TransferSetsUnavailable
+from shared.transfer_set.places import FolderFiles
+
+_FULL: Final = ("StorageFull", "QuotaExceeded")
+"""In the codes by which servers of S3 say so, of which client libraries know nothing (MinIO, Ceph)."""
+_TAKEN_MEANWHILE: Final = "ConditionalRequestConflict"
+_NOT_CONDITIONAL: Final = "NotImplemented"
+
+
+class Remote:
+    """Transfer sets below a URL: `<url>/<digest>/`. Credentials are those of the environment."""
+
+    def __init__(self, url: str, cache: Path) -> None:
+        self._url = url.rstrip("/")
+        self._cache = cache
+        self._root = self._url.partition("://")[2]
+
+    def digests(self) -> list[str]:
+        """Return the names of the folders."""
+        return sorted(entry["name"].rpartition("/")[2] for entry in self.list("") if entry["type"] != "file")
+
+    def files(self, digest: str) -> "RemoteFiles":
+        """Return the files of a set."""
+        return RemoteFiles(self, digest, self._cache / digest)
+
+    def remove(self, digest: str) -> None:
+        """Remove what is left of a set, there and here; copies on other machines stay."""
+        with self._answering(digest), suppress(FileNotFoundError):
+            self._remote.rm(self.path(digest), recursive=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._cache / digest)
+
+    def path(self, *parts: str) -> str:
+        """Return a path as the client library wants it."""
+        return "/".join((self._root, *filter(None, parts)))
+
+    def list(self, folder: str) -> list[dict[str, Any]]:
+        """Return what is in a folder, by `name`, `size` and `type`; nothing where there is none."""
+        with self._answering(folder):
+            try:
+                listed: list[dict[str, Any]] = self._remote.ls(self.path(folder), detail=True, refresh=True)
+            except FileNotFoundError:
+                return []
+        return [entry for entry in listed if entry["name"].rstrip("/") != self.path(folder)]
+
+    def read(self, folder: str, name: str) -> bytes:
+        """Return a file's content, or raise FileNotFoundError."""
+        with self._answering(f"{folder}/{name}"):
+            data: bytes = self._remote.cat_file(self.path(folder, name))
+            return data
+
+    def write(self, folder: str, name: str, data: bytes) -> None:
+        """Put a file, whatever is there."""
+        with self._answering(f"{folder}/{name}", writing=True):
+            self._remote.pipe_file(self.path(folder, name), data)
+
+    def create(self, folder: str, name: str, data: bytes) -> bool:
+        """Put a file that is not there; return whether this call did.
+
+        Servers refuse the second of two writers (`If-None-Match`). Where one cannot, the later of two that
+        write at once stays; both mean the same rows.
+        """
+        path = self.path(folder, name)
+        with self._answering(f"{folder}/{name}", writing=True):
+            try:
+                self._remote.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+            except (OSError, NotImplementedError) as error:
+                if _TAKEN_MEANWHILE in str(error):
+                    return False
+                if _NOT_CONDITIONAL not in str(error) and not isinstance(error, NotImplementedError):
+                    raise
+                if self._remote.exists(path):
+                    return False
+                self._remote.pipe_file(path, data)
+        return True
+
+    def remove_file(self, folder: str, name: str) -> None:
+        """Remove a file, if it is there."""
+        with self._answering(f"{folder}/{name}"), suppress(FileNotFoundError):
+            self._remote.rm_file(self.path(folder, name))
+
+    @cached_property
+    def _remote(self) -> Any:
+        scheme = self._url.partition("://")[0]
+        try:
+            filesystem = importlib.import_module("fsspec").filesystem
+            # Others write there too: what was listed a moment ago says nothing.
+            return filesystem(scheme, use_listings_cache=False)
+        except ImportError as error:
+            raise ExtraMissing("s3fs" if scheme in ("s3", "s3a") else "fsspec", str(error)) from error
+        except ValueError as error:  # a scheme that it does not know
+            raise TransferSetsUnavailable(self._url, str(error)) from error
+
+    @contextmanager
+    def _answering(self, what: str, *, writing: bool = False) -> Iterator[None]:
+        """Name what goes wrong on the way; that what is read is not there is no such thing."""
+        try:
+            yield
+        except _failures() as error:
+            if isinstance(error, FileNotFoundError) and not writing:
+                raise
+            if any(word in str(error) for word in _FULL):
+                raise StoreFull(what) from error
+            raise TransferSetsUnavailable(self._url, str(error) or type(error).__name__) from error
+
+
+class RemoteFiles:
+    """The files of one set, and the folder with their copies."""
+
+    def __init__(self, remote: Remote, digest: str, directory: Path) -> None:
+        self.directory = directory
+        self._remote = remote
+        self._digest = digest
+        self._copies = FolderFiles(directory)
+
+    def names(self) -> list[str]:
+        """Return the names of the files."""
+        return sorted(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many bytes each file has, by name."""
+        listed = {
+            entry["name"].rpartition("/")[2]: int(entry["size"])
+            for entry in self._remote.list(self._digest)
+            if entry["type"] == "file"
+        }
+        return dict(sorted(listed.items()))
+
+    def fetch(self, name: str) -> Path:
+        """Copy the file as it is now, and return the copy."""
+        self._copies.put(name, self._remote.read(self._digest, name))
+        return self.directory / name
+
+    def verified(self, name: str, sha256: str) -> Path:
+        """Return the copy of this digest; fetch it where there is none."""
+        try:
+            return self._copies.verified(name, sha256)
+        except Corrupt:
+            pass  # none yet, or of a set that was built anew: what counts lies there
+        try:
+            data = self._remote.read(self._digest, name)
+        except FileNotFoundError as error:
+            raise Corrupt(str(self.directory / name)) from error
+        if sha256_bytes(data) != sha256:
+            raise Corrupt(str(self.directory / name))
+        self._copies.put(name, data)
+        return self.directory / name
+
+    def put_once(self, name: str, data: bytes) -> bool:
+        """Write the copy, then put it there unless a file is there."""
+        self._copies.put(name, data)
+        if self._remote.create(self._digest, name, data):
+            return True
+        self._copies.remove(name)
+        return False
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put the file there, in place of what may be."""
+        self._remote.write(self._digest, name, data)
+
+    def remove(self, name: str) -> None:
+        """Remove the file there, and the copy."""
+        self._remote.remove_file(self._digest, name)
+        self._copies.remove(name)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left among the copies; there, nothing is ever half written."""
+        self._copies.sweep()
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what client libraries raise that are here; asked only where something was raised."""
+    found: list[type[Exception]] = [OSError]
+    for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
+        with suppress(ImportError):
+            found.append(getattr(importlib.import_module(module), name))
+    return tuple(found)
