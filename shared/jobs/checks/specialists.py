@@ -96,6 +96,12 @@ def _check_generalist(spec: SpecialistsSpec, generalist: TeacherDescription) -> 
             f"specialists start as copies of their generalist, and {error}",
             remedy="Name a teacher of one net, or distil this one into a student first.",
         ) from error
+    if generalist.preprocessing.seen != generalist.preprocessing.input:
+        raise InvalidSpecialistPlan(
+            f"generalist {spec.generalist!r} is given images that were brought to another size or more "
+            "channels, which the files that an ensemble of specialists is served from cannot do",
+            remedy="Distil this teacher into a student of the images' own size first.",
+        )
     if spec.name == spec.generalist:
         raise InvalidSpecialistPlan(
             f"the ensemble is to be called {spec.name!r} as its own generalist is, and would replace it",

@@ -84,6 +84,16 @@ def test_a_generalist_of_several_nets_is_refused(changes: dict[str, object]):
     assert "one net" in refused.value.remedy
 
 
+def test_a_generalist_that_sees_enlarged_images_is_refused():
+    as_they_are = teacher_description().preprocessing
+    larger = as_they_are.input.model_copy(update={"height": 2 * as_they_are.input.height})
+    enlarging = as_they_are.model_copy(update={"net": larger})
+    things = KnownThings(teacher=teacher_description(preprocessing=enlarging))
+    with pytest.raises(InvalidSpecialistPlan, match="brought to another size") as refused:
+        check(order(), things)
+    assert "Distil this teacher" in refused.value.remedy
+
+
 def test_an_ensemble_cannot_take_its_generalists_name():
     with pytest.raises(InvalidSpecialistPlan, match="replace it"):
         check(order(name="big"), KnownThings())
