@@ -142,7 +142,8 @@ def find(step: JobStep, ended: dict[str, JobView], api: Api) -> JobView | None:
 
 def datasets_of(experiment: Experiment, form: Form) -> set[str]:
     """Return the names of the datasets that an experiment needs."""
-    return {step.spec.dataset for step in experiment.steps(form) if isinstance(step, JobStep)}
+    steps = [step.spec for step in experiment.steps(form) if isinstance(step, JobStep)]
+    return {spec.dataset for spec in steps if spec.dataset is not None}
 
 
 def _ended(step: JobStep, ended: dict[str, JobView], api: Api, teller: Teller) -> tuple[JobView, bool]:

@@ -194,7 +194,8 @@ class DistillationReport(JobReport):
     transfer_set_digest: Digest
     asked: AskedTransferSet | None = None
     student_version: str
-    teacher_parameters: int
+    teacher_parameters: int | None
+    """None where a server answers, whose numbers cannot be seen."""
     student_parameters: int
     student_bytes: int | None = None
     """Of the ONNX file that is served."""
@@ -283,7 +284,7 @@ class SweepReport(JobReport):
     teacher_digest: Digest
     transfer_set_digest: Digest
     asked: AskedTransferSet | None = None
-    teacher_parameters: int
+    teacher_parameters: int | None
     teacher_validation_accuracy: float
     teacher: Evaluation
     """On the test split."""

@@ -95,7 +95,7 @@ def judge_answers(
     *,
     centred: bool,
     claimed: float | None = None,
-    temperature: float = 1.0,
+    temperature: float | None = 1.0,
 ) -> Judged:
     """Return what a teacher's answers about a dataset's images say of it.
 
@@ -105,7 +105,7 @@ def judge_answers(
         classes: names, in the order of the logits.
         centred: whether each row was moved to zero mean, or is as the model gave it.
         claimed: accuracy that the teacher is said to have.
-        temperature: T at which it is to teach.
+        temperature: T at which it is to teach; None where no T matters.
     """
     findings = [teacher_checks.check_finite(logits)]
     if findings[0].outcome == "failed":
@@ -122,7 +122,8 @@ def judge_answers(
     findings.append(teacher_checks.check_alike(logits))
     findings.append(teacher_checks.check_named(logits, classes, labels))
     if soft:
-        findings.append(target_checks.check_confidence(logits, temperature=temperature))
+        if temperature is not None:
+            findings.append(target_checks.check_confidence(logits, temperature=temperature))
         findings.append(target_checks.check_smoothing(logits))
         if found is not None:
             findings.append(teacher_checks.check_calibration(found))

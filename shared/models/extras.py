@@ -23,7 +23,7 @@ def build_foreign(
         ExtraMissing: the library cannot be imported here.
         ArchitectureInvalid: the library makes no net of it.
     """
-    library = _imported(architecture.architecture)
+    library = imported(architecture.architecture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -63,7 +63,12 @@ def _of_timm(library: ModuleType, architecture: Timm, image: ImageInput, classes
     return net
 
 
-def _imported(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
+    """Return a library of an optional extra.
+
+    Raises:
+        ExtraMissing: it cannot be imported here.
+    """
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:

@@ -298,6 +298,7 @@ def _report(
         nets=twins.nets,
         repair=_repair_report(spec, repair, outcome.before_repair),
         pair=pair.check,
+        findings=pair.findings,
         latency=exported.outcome.latency,
         teacher_latency_ms=outcome.teacher_latency_ms,
         curves=curves,

@@ -1,12 +1,16 @@
 """What a teacher says of images beyond the transfer set: of the validation and the test split."""
 
+import math
+
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from services.worker.stages.context import JobContext, JobStopped
 from services.worker.stages.transfer_sets.filling import Questioner, gather
 from shared.adapters.teacher_client import TeacherClient
-from shared.contracts.teachers import TeacherDescription
+from shared.artefacts.model_files import GRAPH
+from shared.contracts.teachers import MixedEnsemble, Nets, OnnxModel, TeacherDescription
 
 
 def ask_all(
@@ -27,6 +31,20 @@ def ask_all(
     return answers.astype(np.float32, copy=False)
 
 
-def teacher_parameters(context: JobContext, teacher: TeacherDescription) -> int:
-    """Return how many numbers the teacher consists of, all members together."""
-    return sum(array.size for array in context.store.teachers.load(teacher).values())
+def teacher_parameters(context: JobContext, teacher: TeacherDescription) -> int | None:
+    """Return how many numbers the teacher consists of, all members together; None where a server hides them.
+
+    Of a graph its initialisers count: constants within nodes are few, and seldom learned.
+    """
+    model, teachers = teacher.model, context.store.teachers
+    if isinstance(model, Nets):
+        return sum(array.size for array in teachers.load(teacher).values())
+    if isinstance(model, OnnxModel):
+        graph = onnx.load(teachers.file(teacher, GRAPH)).graph
+        return sum(int(math.prod(tensor.dims)) for tensor in graph.initializer)
+    if isinstance(model, MixedEnsemble):
+        members = [
+            teacher_parameters(context, teachers.described(one.name, one.digest)) for one in model.members
+        ]
+        return None if None in members else sum(filter(None, members))
+    return None

@@ -7,11 +7,12 @@ import torch
 from services.worker.stages.context import JobContext
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetManifest, DatasetView
 from shared.contracts.jobs import Stage
-from shared.contracts.specs import DistillationSpec, JobSpec
+from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.datasets.builtin import ensure
 from shared.errors import DeviceMissing
 from shared.jobs.checks import check_distillation, check_teacher
+from shared.jobs.checks.teacher import LearnsFromLabels
 
 
 def check_order(
@@ -29,15 +30,15 @@ def check_order(
         DeviceMissing: CUDA is asked for by setting and there is none.
     """
     context.progress(Stage.CHECK, 0, 1, "checks")
-    _check_device(context)
-    view = _dataset(context, dataset)
+    check_device(context)
+    view = dataset_of(context, dataset)
     if fits is not None:
         fits(view)
     context.progress(Stage.CHECK, 1, 1, "checks")
     return _manifest(view)
 
 
-def check_teacher_order(context: JobContext, spec: JobSpec) -> DatasetManifest:
+def check_teacher_order(context: JobContext, spec: LearnsFromLabels) -> DatasetManifest:
     """Return the dataset's manifest where nets can be trained on its labels; see `check_order`."""
     return check_order(context, spec.dataset, lambda view: check_teacher(spec, view))
 
@@ -55,7 +56,7 @@ def check_distillation_order(
     return manifest, teacher
 
 
-def _dataset(context: JobContext, name: str) -> DatasetView:
+def dataset_of(context: JobContext, name: str) -> DatasetView:
     """Return the dataset, imported into the store first where it is a built-in one."""
     manifest = ensure(context.store.datasets, name, context.settings.data_dir)
     return DatasetView(
@@ -72,6 +73,7 @@ def _manifest(view: DatasetView) -> DatasetManifest:
     return view.manifest
 
 
-def _check_device(context: JobContext) -> None:
+def check_device(context: JobContext) -> None:
+    """Raise `DeviceMissing` where CUDA is asked for by setting and there is none."""
     if context.settings.device == "cuda" and not torch.cuda.is_available():
         raise DeviceMissing(context.settings.device)

@@ -1,31 +1,42 @@
-"""The check of the pair: can this teacher help this student at all? Asked before training, answered in words.
+"""The check of the pair: is this teacher fit to teach, and can it help this student at all? Before training.
 
 The first complaint of distillation's users is a student no better than an untaught one. Where the teacher
 itself is no better than that on the validation split, there is little to pass on. It is a warning and no
-refusal: the soft targets of a poor teacher may still regularise.
+refusal: the soft targets of a poor teacher may still regularise. What makes the job senseless is refused.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import torch
-from pydantic import ValidationError
+import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from services.worker.stages import outcomes
 from services.worker.stages.asking import ask_all
 from services.worker.stages.context import JobContext, seconds_of
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetManifest
-from shared.contracts.evaluation import Evaluation
+from shared.contracts.findings import Finding
 from shared.contracts.jobs import Stage
 from shared.contracts.reports import REPORT_JSON, DistillationReport, PairCheck, TrainingCurve
 from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
-from shared.distillation.evaluation import evaluate
+from shared.distillation.findings import in_words, unfit, with_outcome
+from shared.distillation.teacher_trial import judge_answers, judge_description
 
 log = logging.getLogger(__name__)
+
+
+SENSELESS: Final = ("class names", "logits are finite", "logits, not probabilities")
+"""Checks without which no student can be taught; where another fails, somebody may still want one."""
+
+
+class _Found(BaseModel):
+    pair: PairCheck
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class CheckedPair:
     """What the check found, what it warns of, and what it cost."""
 
     check: PairCheck
+    findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
     seconds: float
     teacher_rows: int
@@ -48,30 +60,41 @@ def check_pair(
     """Ask the teacher about the validation split and say in notes what speaks against the pair.
 
     Raises:
+        TeacherUnfit: no student can be taught by it; the checks that it failed are named.
         TeacherChanged: the teacher is not the one that the job was checked with.
         TeacherUnavailable: it does not answer.
         TeacherAnswerInvalid: what it answers cannot be logits.
     """
+    temperature = spec.objective.temperature if spec.objective.needs_logits else None
 
     def ask(directory: Path) -> None:
         validation = context.store.datasets.load(spec.dataset, "validation")
         assert validation.labels is not None, "checked before"
-        logits = torch.from_numpy(ask_all(context, client, teacher, validation.images))
-        found = evaluate(logits, outcomes.tensor(validation.labels), manifest.classes)
+        logits = ask_all(context, client, teacher, validation.images)
+        judged = judge_answers(
+            logits, np.array(validation.labels), manifest.classes, centred=True, temperature=temperature
+        )
         known = best_untaught(spec, manifest, _earlier_reports(context))
         untaught, job_id = known if known is not None else (None, None)
         pair = PairCheck(
-            images=found.examples,
-            teacher_accuracy=found.accuracy,
+            images=len(logits),
+            teacher_accuracy=judged.accuracy or 0.0,
             untaught_accuracy=untaught,
             untaught_job=job_id,
         )
-        outcomes.save(directory / "teacher.json", found)
-        outcomes.save(directory / "pair.json", pair)
+        findings = (*judge_description(teacher, manifest), *judged.findings)
+        outcomes.save(directory / "pair.json", _Found(pair=pair, findings=findings))
 
-    path = context.once(Stage.CHECK, {"dataset": manifest.digest, "teacher": teacher.digest}, ask)
-    pair = outcomes.load(path / "pair.json", PairCheck)
-    warnings = warnings_of(pair, outcomes.load(path / "teacher.json", Evaluation))
+    path = context.once(
+        Stage.CHECK,
+        {"dataset": manifest.digest, "teacher": teacher.digest, "temperature": temperature},
+        ask,
+    )
+    found = outcomes.load(path / "pair.json", _Found)
+    pair = found.pair
+    if any(one.check in SENSELESS for one in with_outcome(found.findings, "failed")):
+        raise unfit(spec.teacher, found.findings)
+    warnings = warnings_of(pair, found.findings)
     if pair.untaught_accuracy is None:
         context.note(
             "no untaught student of this network is known on this dataset yet: whether the teacher helps is "
@@ -79,29 +102,12 @@ def check_pair(
         )
     for warning in warnings:
         context.note(warning)
-    return CheckedPair(pair, warnings, seconds_of(path), pair.images)
+    return CheckedPair(pair, found.findings, warnings, seconds_of(path), pair.images)
 
 
-def warnings_of(pair: PairCheck, teacher: Evaluation) -> tuple[str, ...]:
-    """Return what speaks against the teacher, given its figures on the validation split."""
-    warnings = []
-    of_class = [sum(row) for row in teacher.confusion]
-    most_frequent = max(of_class) / teacher.examples
-    if teacher.accuracy_interval[0] <= most_frequent:
-        warnings.append(
-            f"the teacher is near chance: it is right on {_percent(teacher.accuracy)} of the validation "
-            f"images, and always naming the most frequent class would be on {_percent(most_frequent)}"
-        )
-    never = [
-        name
-        for name, images, named in zip(
-            teacher.errors_by_class, of_class, map(sum, zip(*teacher.confusion, strict=True)), strict=True
-        )
-        if images and not named
-    ]
-    if never:
-        shown = ", ".join(never[:5]) + (", …" if len(never) > 5 else "")
-        warnings.append(f"the teacher never names {len(never)} of the classes: {shown}")
+def warnings_of(pair: PairCheck, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Return what speaks against the teacher, in words."""
+    warnings = [in_words(one) for one in findings if one.outcome in ("failed", "warning")]
     if pair.untaught_accuracy is not None and pair.teacher_accuracy <= pair.untaught_accuracy:
         warnings.append(no_better(pair.teacher_accuracy, pair.untaught_accuracy))
     return tuple(warnings)

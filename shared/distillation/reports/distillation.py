@@ -34,6 +34,7 @@ def page(report: DistillationReport) -> list[str]:
         sections.evaluations(nets),
         f"The distilled student names the teacher's class on {report.agreement:.2%} of the test images.",
         *_pair(report),
+        *_findings(report),
         *sections.drawing("reliability", report.plots),
         "## The verdict, seed by seed",
         sections.seeds(comparison),
@@ -82,6 +83,12 @@ def _pair(report: DistillationReport) -> list[str]:
     ]
 
 
+def _findings(report: DistillationReport) -> list[str]:
+    if not report.findings:
+        return []
+    return ["## The teacher, checked before training", sections.findings(report.findings)]
+
+
 def _repair(report: DistillationReport, repair: RepairReport) -> list[str]:
     after = {(net.arm, net.seed): net for net in report.nets}
     rows = []
@@ -113,9 +120,9 @@ def _repair(report: DistillationReport, repair: RepairReport) -> list[str]:
 
 
 def _size(report: DistillationReport) -> str:
-    share = report.teacher_parameters / max(report.student_parameters, 1)
     stored = f", {words.size(report.student_bytes)} as ONNX" if report.student_bytes is not None else ""
-    return (
-        f"{report.student_parameters:,} parameters{stored}; the teacher has {report.teacher_parameters:,}, "
-        f"{share:.1f} times as many."
-    )
+    student = f"{report.student_parameters:,} parameters{stored}; the teacher"
+    if report.teacher_parameters is None:
+        return f"{student}'s are on a server and cannot be counted."
+    share = report.teacher_parameters / max(report.student_parameters, 1)
+    return f"{student} has {report.teacher_parameters:,}, {share:.1f} times as many."

@@ -7,7 +7,15 @@ from typing import Any, Final
 from shared.artefacts.files import write_atomic
 from shared.contracts.reports import REPORT_JSON, REPORT_MD, JobReport
 from shared.distillation.plots import Drawing
-from shared.distillation.reports import distillation, peers, specialists, sweep, teacher, teacher_check, transfer_set
+from shared.distillation.reports import (
+    distillation,
+    peers,
+    specialists,
+    sweep,
+    teacher,
+    teacher_check,
+    transfer_set,
+)
 
 Pages = Callable[[Any], Sequence[str]]
 Drawings = Callable[[Any], Sequence[Drawing]]

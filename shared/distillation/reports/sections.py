@@ -56,8 +56,8 @@ def method(comparison: Comparison) -> str:
     )
 
 
-def evaluations(nets: Sequence[tuple[str, Evaluation, int]]) -> str:
-    """Return models side by side: their name, their figures, their parameters."""
+def evaluations(nets: Sequence[tuple[str, Evaluation, int | None]]) -> str:
+    """Return models side by side: their name, their figures, their parameters where they can be seen."""
     return table(
         ("", "errors", "accuracy", "95 % interval", "NLL (nats)", "Brier", "ECE", "parameters"),
         (
@@ -69,7 +69,7 @@ def evaluations(nets: Sequence[tuple[str, Evaluation, int]]) -> str:
                 f"{one.nll:.4f}",
                 f"{one.brier:.4f}",
                 f"{one.ece:.4f}",
-                f"{parameters:,}",
+                f"{parameters:,}" if parameters is not None else "unknown",
             )
             for name, one, parameters in nets
         ),

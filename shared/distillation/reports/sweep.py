@@ -41,7 +41,7 @@ def page(report: SweepReport) -> list[str]:
         *sections.drawing("temperature-test", report.plots),
         "## The networks, each at its best trial",
         _networks(report),
-        f"The teacher ({report.teacher_parameters:,} parameters) is right on "
+        f"The teacher ({_parameters(report)}) is right on "
         f"{report.teacher_validation_accuracy:.2%} of the validation images and on "
         f"{report.teacher.accuracy:.2%} of the test images. Latency is the median of one image in process, "
         "on the machine that exported.",
@@ -54,6 +54,11 @@ def page(report: SweepReport) -> list[str]:
         sections.cost(report.cost),
         *sections.asked(report.asked),
     ]
+
+
+def _parameters(report: SweepReport) -> str:
+    known = report.teacher_parameters
+    return f"{known:,} parameters" if known is not None else "its parameters cannot be seen"
 
 
 def drawings(report: SweepReport) -> list[Drawing]:
