@@ -11,6 +11,8 @@ from typing import ClassVar, Final
 
 _MOST_ROWS: Final = 12
 """Rows that a message names; the error has all."""
+_MOST_FILES: Final = 24
+"""Files of a bundle that a remedy names."""
 
 
 class DistillationError(Exception):
@@ -482,7 +484,9 @@ class TeacherNotFound(NotFound):
 class IncomingNotFound(NotFound):
     """Neither an upload nor a folder of this name lies in `incoming` of the artefact store."""
 
-    remedy = "Send the files again: an upload is kept for a day. A folder must lie in `incoming` of the store."
+    remedy = (
+        "Send the files again: an upload is kept for a day. A folder must lie in `incoming` of the store."
+    )
 
     def __init__(self, name: str) -> None:
         super().__init__(f"there is no upload and no folder {name!r} in `incoming`")
@@ -523,7 +527,7 @@ class FileNotInBundle(NotFound):
     """A bundle has no file of this name."""
 
     def __init__(self, bundle: str, name: str, known: tuple[str, ...]) -> None:
-        names = ", ".join(known[:_MOST_NAMED]) + (", …" if len(known) > _MOST_NAMED else "")
+        names = ", ".join(known[:_MOST_FILES]) + (", …" if len(known) > _MOST_FILES else "")
         super().__init__(f"{bundle} has no file {name!r}", remedy=f"Its files are: {names}.")
         self.name = name
 

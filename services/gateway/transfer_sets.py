@@ -134,12 +134,14 @@ class TransferSets:
             return None
 
     def _datasets(self) -> dict[str, str]:
-        """Return the names of stored datasets by their digest."""
-        return {
-            dataset.manifest.digest: dataset.name
-            for dataset in reversed(self._catalogue.datasets())
-            if dataset.manifest is not None
-        }
+        """Return the names of stored datasets by their digest; of several of one content the first."""
+        try:
+            datasets = self._catalogue.datasets()
+        except Corrupt as error:
+            # A damaged dataset is told of where datasets are asked for; here it only costs names.
+            log.warning("names of datasets left out", extra={"reason": str(error)})
+            return {}
+        return {one.manifest.digest: one.name for one in reversed(datasets) if one.manifest is not None}
 
 
 def _place(manifest: TransferSetManifest) -> tuple[int, str]:

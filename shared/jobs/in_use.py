@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from shared.contracts.base import Digest, Name
 from shared.contracts.jobs import JobState, JobView
 from shared.contracts.specs import JobSpec, SweepTrialsSpec
-from shared.errors import DatasetNotFound
+from shared.errors import Corrupt, DatasetNotFound
 from shared.jobs.ports import Catalogue
 from shared.jobs.service import JobService
 
@@ -54,7 +54,7 @@ def _may_be(dataset: str, digest: str | None, catalogue: Catalogue) -> bool:
     """Tell whether the dataset of this name may be that of this digest; what is not known counts as yes."""
     try:
         manifest = catalogue.dataset(dataset).manifest
-    except DatasetNotFound:
+    except (DatasetNotFound, Corrupt):
         return True
     return digest is None or manifest is None or manifest.digest == digest
 

@@ -155,6 +155,17 @@ def test_a_set_names_its_dataset_where_the_store_has_it(gateway: InProcessGatewa
     assert gateway.client.get("/v1/transfer-sets").json()["transfer_sets"][0]["dataset"] == "mine"
 
 
+def test_a_damaged_dataset_hides_no_set(
+    gateway: InProcessGateway, settings: GatewaySettings, stored: TransferSetManifest
+):
+    images = Split(np.zeros((4, 6, 5, 1), np.uint8), None)
+    gateway.store.datasets.put("mine", {"train": images}, classes=(), source="a test")
+    (settings.store_dir / "datasets" / "mine" / "manifest.json").write_text("{}")
+    assert gateway.client.get("/v1/transfer-sets").json()["transfer_sets"][0]["dataset"] is None
+    unfinished_job(gateway, dataset="mine")
+    refused(gateway.client.delete(url(stored)), 409, "transfer-set-in-use")
+
+
 def test_sets_are_listed_newest_first_page_by_page(gateway: InProcessGateway, sets: TransferSetStore):
     made = [
         write_set(sets, spec=TransferSetSpec(views=2, seed=seed), created_at=NOON + timedelta(minutes=seed))
@@ -273,6 +284,14 @@ def test_a_file_outside_the_set_is_404(
         answer = gateway.client.get(url(stored, f"/files/{name}"))
         assert answer.status_code == 404, name
         assert answer.json()["code"] in ("file-not-in-bundle", "not-found")
+
+
+def test_the_refusal_of_a_file_does_not_list_thousands(gateway: InProcessGateway, sets: TransferSetStore):
+    manifest = write_set(sets, shard_rows=1)
+    assert len(manifest.shards) == 80
+    remedy = refused(gateway.client.get(url(manifest, "/files/x")), 404, "file-not-in-bundle")["remedy"]
+    assert remedy.startswith("Its files are: manifest.json, shard-00000.safetensors, ")
+    assert len(remedy) < 1000
 
 
 # --- deleting ----------------------------------------------------------------------------------------------
