@@ -200,7 +200,9 @@ class TransferSetWriter:
             FileNotFoundError: it is not there yet.
             Corrupt: it is no shard of this set.
         """
-        columns, metadata = read_tensors(path := self.files.fetch(shard_file(number)))
+        name, whole = shard_file(number), self._whole.get(number)
+        path = self.files.fetch(name) if whole is None else self.files.verified(name, whole.sha256)
+        columns, metadata = read_tensors(path)
         if metadata.get("inputs") != self.inputs.digest or not has_columns(
             columns, self.inputs, self.rows_in(number)
         ):
@@ -279,9 +281,8 @@ class TransferSetWriter:
         )
         rows = self._selection.rows[places]
         size = self.inputs.input.height, self.inputs.input.width
-        # Drawn for the whole split, so that an image has the same views in whichever part of it.
         drawn = [
-            view_parameters(self.inputs.spec, len(self._images), int(view), size)[rows[views == view]]
+            view_parameters(self.inputs.spec, len(self._images), int(view), size, rows=rows[views == view])
             for view in np.unique(views)
         ]
         return _Rows(

@@ -1,23 +1,35 @@
 """Draws the parameters of views from a seed, each option from a stream of its own.
 
-Only operations that round the same on every machine are used (no logarithm, no power but the square root), so
-that a set which is begun on one machine is gone on with on another.
+Images are drawn for in blocks, each from its own place in the stream, so that any of them can be had without
+drawing for all. Only operations that round the same on every machine are used (no logarithm, no power but the
+square root), so that a set which is begun on one machine is gone on with on another.
 """
 
 import math
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.artefacts.tensors import Array
 from shared.contracts.training import TransferSetSpec
 from shared.transfer_set.views.parameters import TONE_ONE, ViewParameters
 
 NARROWEST = 3 / 4
 """Least ratio of a crop's sides, in units of the image's own; the greatest is its inverse."""
+BLOCK: Final = 4096
+"""Images that are drawn for together."""
 
 
-def view_parameters(spec: TransferSetSpec, images: int, view: int, size: tuple[int, int]) -> ViewParameters:
-    """Return how one view of every image is made.
+def view_parameters(
+    spec: TransferSetSpec,
+    images: int,
+    view: int,
+    size: tuple[int, int],
+    *,
+    rows: NDArray[np.int64] | None = None,
+) -> ViewParameters:
+    """Return how one view of every image, or of some, is made.
 
     Args:
         spec: which changes are drawn, how far they go, from which seed, and in how many views.
@@ -25,45 +37,60 @@ def view_parameters(spec: TransferSetSpec, images: int, view: int, size: tuple[i
             views in every part of the split.
         view: number of the view; 0 is the image as it is.
         size: of the images, height and width.
+        rows: which of the images; None is all.
 
     Returns:
-        Parameters of `images` views. Each depends on seed, view, the size, and its own option alone: more
-        views leave the earlier ones as they were, and so does another option that is turned on.
+        Parameters of so many views. Each depends on seed, view, the image's index, the size, and its own
+        option alone: more views leave the earlier ones as they were, and so does another option that is
+        turned on.
 
     Raises:
-        ValueError: the spec has no such view.
+        ValueError: the spec has no such view, or there is no such image.
     """
     if not 0 <= view < spec.views:
         raise ValueError(f"views are 0 to {spec.views - 1}, not {view}")
-    as_is = ViewParameters.as_is((images,), size)
-    if view == 0:
-        return as_is
-    return ViewParameters(
-        crop=as_is.crop if spec.crop_scale is None else _crops(spec, images, view, size),
-        flip=_flips(spec, images, view) if spec.flip else as_is.flip,
-        shift=_shifts(spec, images, view) if spec.jitter_px else as_is.shift,
-        tone=_tones(spec, images, view),
-        cutout=_cutouts(spec, images, view, size) if spec.cutout_px else as_is.cutout,
-    )
+    wanted = np.arange(images, dtype=np.int64) if rows is None else rows
+    if len(wanted) and not 0 <= wanted.min() <= wanted.max() < images:
+        raise ValueError(f"images are 0 to {images - 1}, not {wanted.min()} to {wanted.max()}")
+    parameters = ViewParameters.as_is((len(wanted),), size)
+    if view == 0 or not len(wanted):
+        return parameters
+    blocks, within = np.divmod(wanted, BLOCK)
+    order = np.argsort(blocks, kind="stable")
+    present, begins = np.unique(blocks[order], return_index=True)
+    columns = parameters.columns()
+    for block, places in zip(present, np.split(order, begins[1:]), strict=True):
+        for name, drawn in _block(spec, view, int(block), size).items():
+            columns[name][places] = drawn[within[places]]
+    return parameters
 
 
-def _shifts(spec: TransferSetSpec, images: int, view: int) -> NDArray[np.int8]:
-    rng = np.random.default_rng([spec.seed, view])
-    return rng.integers(-spec.jitter_px, spec.jitter_px, (images, 2), dtype=np.int8, endpoint=True)
+def _block(spec: TransferSetSpec, view: int, block: int, size: tuple[int, int]) -> dict[str, Array]:
+    """Return the parameters of the options that are on, for all images of a block."""
+
+    def rng(option: int) -> np.random.Generator:
+        return np.random.default_rng([spec.seed, view, option, block])
+
+    drawn: dict[str, Array] = {}
+    if spec.jitter_px:
+        reach = spec.jitter_px
+        drawn["shift"] = rng(0).integers(-reach, reach, (BLOCK, 2), dtype=np.int8, endpoint=True)
+    if spec.flip:
+        drawn["flip"] = rng(1).integers(0, 2, BLOCK, dtype=np.uint8)
+    if spec.crop_scale is not None:
+        drawn["crop"] = _crops(rng(2), spec.crop_scale, size)
+    if spec.cutout_px:
+        drawn["cutout"] = _cutouts(rng(3), spec.cutout_px, size)
+    tones = _factors(rng(4), spec.brightness), _factors(rng(5), spec.contrast)
+    return {**drawn, "tone": np.stack(tones, axis=1)}
 
 
-def _flips(spec: TransferSetSpec, images: int, view: int) -> NDArray[np.uint8]:
-    return _rng(spec, view, 1).integers(0, 2, images, dtype=np.uint8)
-
-
-def _crops(spec: TransferSetSpec, images: int, view: int, size: tuple[int, int]) -> NDArray[np.int16]:
+def _crops(rng: np.random.Generator, scale: float, size: tuple[int, int]) -> NDArray[np.int16]:
     """Draw the area evenly, then the ratio of sides among those at which such an area fits."""
-    assert spec.crop_scale is not None
-    rng = _rng(spec, view, 2)
-    area = spec.crop_scale + (1 - spec.crop_scale) * rng.random(images)
+    area = scale + (1 - scale) * rng.random(BLOCK)
     narrowest = np.maximum(NARROWEST, area)
-    ratio = narrowest + (1 - narrowest) * rng.random(images)
-    upright = rng.integers(0, 2, images, dtype=np.uint8) != 0
+    ratio = narrowest + (1 - narrowest) * rng.random(BLOCK)
+    upright = rng.integers(0, 2, BLOCK, dtype=np.uint8) != 0
     one, other = np.sqrt(area * ratio), np.sqrt(area / ratio)
     sides = np.stack([np.where(upright, other, one), np.where(upright, one, other)], axis=1)
     # Rounded up: a crop has at least the area that was drawn.
@@ -72,24 +99,16 @@ def _crops(spec: TransferSetSpec, images: int, view: int, size: tuple[int, int])
     return np.concatenate([begin, length], axis=1).astype(np.int16)
 
 
-def _cutouts(spec: TransferSetSpec, images: int, view: int, size: tuple[int, int]) -> NDArray[np.int16]:
+def _cutouts(rng: np.random.Generator, side: int, size: tuple[int, int]) -> NDArray[np.int16]:
     """Draw the centre among all pixels; of the square about it, what is inside the image counts."""
-    centre = _rng(spec, view, 3).integers(0, size, (images, 2))
-    begin = centre - spec.cutout_px // 2
-    end = np.minimum(begin + spec.cutout_px, size)
+    centre = rng.integers(0, size, (BLOCK, 2))
+    begin = centre - side // 2
+    end = np.minimum(begin + side, size)
     begin = np.maximum(begin, 0)
     return np.concatenate([begin, end - begin], axis=1).astype(np.int16)
 
 
-def _tones(spec: TransferSetSpec, images: int, view: int) -> NDArray[np.int16]:
-    factors = np.full((images, 2), TONE_ONE, np.int16)
-    for place, option in enumerate((spec.brightness, spec.contrast)):
-        reach = math.floor(option * TONE_ONE)
-        if reach:
-            rng = _rng(spec, view, 4 + place)
-            factors[:, place] += rng.integers(-reach, reach, images, dtype=np.int16, endpoint=True)
-    return factors
-
-
-def _rng(spec: TransferSetSpec, view: int, option: int) -> np.random.Generator:
-    return np.random.default_rng([spec.seed, view, option])
+def _factors(rng: np.random.Generator, option: float) -> NDArray[np.int16]:
+    """Draw factors about 1, in 1/256."""
+    reach = math.floor(option * TONE_ONE)
+    return TONE_ONE + rng.integers(-reach, reach, BLOCK, dtype=np.int16, endpoint=True)

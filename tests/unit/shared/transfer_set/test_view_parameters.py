@@ -184,3 +184,21 @@ def test_a_crop_outside_the_image_is_refused(crop: tuple[int, ...]) -> None:
     parameters.crop[1] = crop
     with pytest.raises(ValueError, match="not inside"):
         parameters.check(SIZE)
+
+
+@pytest.mark.parametrize("view", [0, 2])
+def test_any_images_are_drawn_for_without_the_others(view: int) -> None:
+    """10,000 images are three blocks; the last one of a split is not full."""
+    rows = np.array([9_999, 0, 4_096, 4_095, 8_191, 8_192, 4_096], np.int64)
+    spec = spec_of(**EVERYTHING)
+    some = view_parameters(spec, 10_000, view, (32, 32), rows=rows)
+    np.testing.assert_array_equal(some.keys(), view_parameters(spec, 10_000, view, (32, 32))[rows].keys())
+    assert len(view_parameters(spec, 10_000, view, (32, 32), rows=rows[:0])) == 0
+    blocks = view_parameters(spec, 10_000, view, (32, 32)).shift.reshape(-1, 2)
+    assert view == 0 or (blocks[:1_000] != blocks[4_096:5_096]).any()
+
+
+@pytest.mark.parametrize("row", [-1, 10])
+def test_an_image_that_is_not_there_has_no_views(row: int) -> None:
+    with pytest.raises(ValueError, match="0 to 9"):
+        view_parameters(spec_of(**EVERYTHING), 10, 1, (32, 32), rows=np.array([row], np.int64))
