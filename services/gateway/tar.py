@@ -53,8 +53,8 @@ def tar_pieces(entries: Sequence[TarEntry], modified: datetime) -> Generator[byt
             while piece := file.read(min(_PIECE_BYTES, left)):
                 left -= len(piece)
                 yield piece
-        if left:
-            raise Corrupt(str(path))
+            if left or file.read(1):
+                raise Corrupt(str(path))
         yield bytes(_padded(entry.size_bytes) - entry.size_bytes)
     yield _END
 

@@ -74,14 +74,15 @@ class TransferSets:
         The manifest comes last: a tar that was cut and unpacked nevertheless is never taken for whole.
         """
         manifest = self._store.manifest(digest)
-        sizes = self._store.sizes(digest)
+        files = self._store.set_files(digest)
+        sizes = files.sizes()
+        paths = {name: partial(files.fetch, name) for name in sizes}
         for shard in manifest.shards:
             if shard.file not in sizes:
                 raise Corrupt(f"{digest}/{shard.file}")
+            paths[shard.file] = partial(files.verified, shard.file, shard.sha256)
         names = sorted(sizes, key=lambda name: (name == MANIFEST, name))
-        return manifest, [
-            TarEntry(f"{digest}/{name}", sizes[name], partial(self.file, digest, name)) for name in names
-        ]
+        return manifest, [TarEntry(f"{digest}/{name}", sizes[name], paths[name]) for name in names]
 
     def delete(self, digest: str, jobs: JobService) -> None:
         """Remove a set, also one that was left unfinished or whose manifest is damaged.

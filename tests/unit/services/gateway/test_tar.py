@@ -50,9 +50,10 @@ def test_a_file_beyond_eight_gibibytes_has_its_length_in_one_header():
     assert tarfile.TarInfo.frombuf(block, "utf-8", "strict").size == 2**34
 
 
-def test_a_file_that_became_shorter_breaks_the_tar_off(tmp_path: Path):
+@pytest.mark.parametrize("size_bytes", [999, 1001])
+def test_a_file_of_another_length_breaks_the_tar_off(tmp_path: Path, size_bytes: int):
     packed = entries(tmp_path, {"a": b"x" * 1000})
-    (tmp_path / "0").write_bytes(b"x" * 999)
+    (tmp_path / "0").write_bytes(b"x" * size_bytes)
     with pytest.raises(Corrupt):
         list(tar_pieces(packed, AT))
 

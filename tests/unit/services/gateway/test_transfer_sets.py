@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
 from shared.artefacts.datasets import Split
 from shared.artefacts.files import digest_of
 from shared.contracts.jobs import Failure, JobView
 from shared.contracts.training import TransferSetSpec
 from shared.contracts.transfer_sets import TransferSetCard, TransferSetCost, TransferSetPage
+from shared.jobs.memory_store import MemoryJobStore
 from shared.transfer_set.format import TransferSetManifest
 from shared.transfer_set.reader import TransferSet
 from shared.transfer_set.store import TransferSetStore
-from tests.support.gateway_in_process import InProcessGateway, refused
+from tests.support.gateway_in_process import InProcessGateway, MemoryDispatcher, TestClient, refused
 from tests.support.teachers_at_rest import publish_teacher
 from tests.support.transfer_sets import CLASSES, IMAGES, add_summary, write_set
 
@@ -256,6 +258,29 @@ def test_a_set_with_a_missing_shard_is_not_packed(
     sets.file(stored.digest, stored.shards[1].file).unlink()
     refused(gateway.client.get(url(stored, "/download")), 500, "corrupt")
     refused(gateway.client.get(url(stored, f"/files/{stored.shards[1].file}")), 500, "corrupt")
+
+
+def test_sets_that_lie_elsewhere_are_handled_alike(settings: GatewaySettings, tmp_path: Path):
+    elsewhere = settings.model_copy(update={"transfer_sets_url": "memory://of-the-gateway"})
+    store = TransferSetStore(elsewhere.transfer_sets_place, tmp_path / "of the worker")
+    manifest = write_set(store)
+    add_summary(store, manifest, COST)
+    with TestClient(create_app(elsewhere, jobs=MemoryJobStore(), dispatcher=MemoryDispatcher())) as client:
+        (listed,) = client.get("/v1/transfer-sets").json()["transfer_sets"]
+        assert listed["size_bytes"] == store.size_bytes(manifest.digest)
+        assert client.get(url(manifest)).json()["summary"]["cost"]["rows_asked"] == 60
+        data = client.get(url(manifest, "/download")).content
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            assert sorted(name.partition("/")[2] for name in tar.getnames()) == store.files(manifest.digest)
+        assert client.delete(url(manifest)).status_code == 204
+    assert store.files(manifest.digest) == []
+
+
+def test_a_place_that_does_not_answer_is_unavailable(settings: GatewaySettings):
+    nowhere = settings.model_copy(update={"transfer_sets_url": "nothing://there"})
+    with TestClient(create_app(nowhere, jobs=MemoryJobStore(), dispatcher=MemoryDispatcher())) as client:
+        for answer in (client.get("/v1/transfer-sets"), client.get(f"/v1/transfer-sets/{'0' * 64}")):
+            refused(answer, 503, "transfer-sets-unavailable")
 
 
 NO_DIGESTS = ("0" * 64, "nothing", "..", "%2e%2e", "a%2fb", "A" * 64, "0" * 63, "%00", "f" * 3000)
