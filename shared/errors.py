@@ -831,9 +831,13 @@ class ParityFailed(JobFailed):
 
 
 class TeacherAnswerInvalid(JobFailed):
-    """The teacher answered something that cannot be soft targets."""
+    """The teacher answered something that cannot be soft targets.
+
+    `batch` says of which request, counted from 0, where several were sent.
+    """
 
     remedy = "Look at the teacher service's logs."
+    batch: int | None = None
 
 
 class TeacherUnfit(JobFailed):

@@ -4,6 +4,7 @@ It runs as a child of the worker so that a crash, a leak or a kill costs one att
 writes artefacts only; the job record is the supervisor's. See `services.worker.protocol`.
 """
 
+import errno
 import logging
 import os
 import signal
@@ -28,7 +29,7 @@ from shared import settings as shared_settings
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import Failure
 from shared.distillation.cohort import TrainingStopped
-from shared.errors import DistillationError, OutOfMemory
+from shared.errors import DistillationError, OutOfMemory, StoreFull
 from shared.logs import configure_logging, job_context
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,9 @@ def _run(context: JobContext) -> int:
         if _is_out_of_memory(error):
             log.exception("the memory does not suffice")
             return _failed(context, OutOfMemory(_first_line(error)))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            log.exception("the disk is full")
+            return _failed(context, StoreFull(str(error.filename or context.files.directory)))
         # Nobody foresaw it: the supervisor counts the attempt, the log says why.
         log.exception("the training process fails")
         return EXIT_UNFORESEEN

@@ -183,7 +183,12 @@ class TeacherClient:
                 if not done:
                     continue
                 future = done.pop()
-                index, logits = pending.pop(future), future.result()
+                index = pending.pop(future)
+                try:
+                    logits = future.result()
+                except TeacherAnswerInvalid as error:
+                    error.batch = index
+                    raise
                 self.rows_asked += len(logits)
                 fill()  # before the answer is handed out: the teacher works while it is used
                 yield index, logits

@@ -17,7 +17,8 @@ from shared.adapters.teacher_client import TeacherClient
 from shared.artefacts.files import write_atomic
 from shared.artefacts.tensors import Array
 from shared.contracts.teachers import TeacherDescription
-from shared.transfer_set.writer import TransferSetWriter
+from shared.errors import TeacherAnswerInvalid
+from shared.transfer_set.writer import Batch, TransferSetWriter
 
 REQUEST_ROWS: Final = 512
 """Images a request at most: enough to fill a forward pass, few enough that several are in flight."""
@@ -34,7 +35,12 @@ class Questioner:
     should_stop: Callable[[], bool]
 
     def ask(
-        self, images: Callable[[int, int], NDArray[np.uint8]], rows: int, *, temperature: float
+        self,
+        images: Callable[[int, int], NDArray[np.uint8]],
+        rows: int,
+        *,
+        temperature: float,
+        step: int | None = None,
     ) -> Iterator[tuple[int, Array]]:
         """Yield where answers begin and the softened logits z/T, in the order in which they come.
 
@@ -43,13 +49,14 @@ class Questioner:
                 requests get free.
             rows: how many there are.
             temperature: T at which the teacher is asked.
+            step: images a request; None is `request_rows`.
 
         Raises:
             TeacherChanged: the teacher has another digest than `teacher`.
             TeacherUnavailable: it does not answer.
             TeacherAnswerInvalid: what it answers cannot be logits.
         """
-        step = request_rows(self.teacher)
+        step = step or request_rows(self.teacher)
         requests = (images(start, min(start + step, rows)) for start in range(0, rows, step))
         for index, logits in self.client.soft_targets(
             self.teacher.name,
@@ -133,15 +140,44 @@ def _answers(
 ) -> Array | None:
     """Return what the teacher says of the rows of a shard that nobody knows; None where it was stopped."""
     batch = writer.batch(number)
-    return gather(
-        questioner.ask(
-            lambda begin, end: batch.images[begin:end],
-            len(batch.rows),
-            temperature=writer.inputs.temperature,
-        ),
-        (len(batch.rows), len(questioner.teacher.classes)),
-        told,
+    rows, classes = len(batch.rows), len(questioner.teacher.classes)
+    if not rows:
+        return np.empty((0, classes), np.float32)
+    asked = questioner.ask(
+        lambda begin, end: batch.images[begin:end], rows, temperature=writer.inputs.temperature
     )
+    try:
+        return gather(asked, (rows, classes), told)
+    except TeacherAnswerInvalid as error:
+        place = _wrong_row(error, batch, questioner, writer.inputs.temperature)
+        if place is None:
+            raise
+        raise TeacherAnswerInvalid(
+            f"of image {batch.rows[place]} in view {batch.views[place]}: {error}", remedy=error.remedy
+        ) from error
+
+
+def _wrong_row(
+    error: TeacherAnswerInvalid, batch: Batch, questioner: Questioner, temperature: float
+) -> int | None:
+    """Return the place in the batch of a row that the teacher gives no logits for; None if none is found.
+
+    A request that failed knows its rows by their places in it alone, if at all: here each is asked about by
+    itself, until one fails.
+    """
+    if error.batch is None:
+        return None
+    first = error.batch * request_rows(questioner.teacher)
+    rows = min(request_rows(questioner.teacher), len(batch.rows) - first)
+    alone = questioner.ask(
+        lambda begin, end: batch.images[first + begin : first + end], rows, temperature=temperature, step=1
+    )
+    try:
+        for _ in alone:
+            pass
+    except TeacherAnswerInvalid as found:
+        return None if found.batch is None else first + found.batch
+    return None
 
 
 def gather(
@@ -153,7 +189,7 @@ def gather(
 
     Args:
         answers: where each piece begins, and the logits.
-        shape: rows and classes.
+        shape: rows, one at least, and classes.
         told: how many rows more are answered.
     """
     whole: Array | None = None
@@ -164,6 +200,4 @@ def gather(
         whole[start : start + len(logits)] = logits
         left -= len(logits)
         told(len(logits))
-    if left:
-        return None
-    return whole if whole is not None else np.empty(shape, np.float32)
+    return None if left else whole

@@ -47,6 +47,12 @@ def test_a_device_or_a_python_without_memory_is_told_in_one_line(tmp_path, monke
     assert "\n" not in sent[-1].failure.detail
 
 
+def test_a_disk_that_is_full_fails_the_job_by_name_whatever_was_being_written(tmp_path, monkeypatch):
+    """The real thing: nothing fits /dev/full."""
+    status, sent = ended(tmp_path, monkeypatch, lambda _: Path("/dev/full").write_bytes(b"a checkpoint"))
+    assert (status, sent[-1].failure.code) == (EXIT_FAILED, "store-full")
+
+
 def test_any_other_error_that_nobody_foresaw_is_left_to_the_next_attempt(tmp_path, monkeypatch):
     status, sent = ended(tmp_path, monkeypatch, raising(RuntimeError("shapes do not fit")))
     assert (status, sent) == (training_process.EXIT_UNFORESEEN, [])

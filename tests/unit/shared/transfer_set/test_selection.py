@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from shared.contracts.training import TransferSetSpec
 from shared.errors import DistillationError, EmptyTransferSet, LabelsMissing, OmitAndOnly, UnknownClass
-from shared.transfer_set.selection import Selection, check_selection, select_rows, share_of
+from shared.transfer_set.selection import Selection, candidates, check_selection, select_rows, share_of
 
 CLASSES = ("cat", "dog", "owl")
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [200, 90, 10])).astype(np.int64)
@@ -71,6 +71,36 @@ def test_a_smaller_share_is_a_part_of_a_larger_one(one: float, other: float, see
     many, _ = select(labels, share=large, seed=seed)
     assert set(few.tolist()) <= set(many.tolist())
     assert (np.diff(few) > 0).all()
+
+
+def test_chosen_rows_are_taken_and_labels_are_drawn_among_them() -> None:
+    spec = TransferSetSpec.model_validate(
+        {"omit": ("owl",), "label_share": 0.5, "choose": {"by": "entropy", "share": 0.1}}
+    )
+    whole = select_rows(candidates(spec), LABELS, CLASSES, images=300).rows
+    chosen = whole[5:34]
+    rows, labelled = select_rows(spec, LABELS, CLASSES, images=300, chosen=chosen)
+    np.testing.assert_array_equal(rows, chosen)
+    assert labelled.sum() == 15
+    for wrong in (chosen[:-1], np.append(chosen[:-1], np.flatnonzero(LABELS == 2)[0])):
+        with pytest.raises(ValueError, match="chosen"):
+            select_rows(spec, LABELS, CLASSES, images=300, chosen=wrong)
+
+
+def test_wholeare_all_that_the_other_options_leave_as_they_are() -> None:
+    spec = TransferSetSpec.model_validate(
+        {"views": 9, "flip": True, "top_k": 2, "label_share": 0.1, "share": 0.3, "seed": 7, "only": ("cat",)}
+        | {"choose": {"by": "entropy", "share": 0.1}}
+    )
+    assert candidates(spec) == TransferSetSpec(share=0.3, seed=7, only=("cat",))
+
+
+def test_a_choice_of_too_few_images_is_refused() -> None:
+    spec = {"share": 0.05, "choose": {"by": "entropy", "share": 0.01}}
+    with pytest.raises(EmptyTransferSet, match=r"choice of 0\.01"):
+        select(**spec)
+    with pytest.raises(EmptyTransferSet, match=r"choice of 0\.01"):
+        check_selection(TransferSetSpec.model_validate(spec), CLASSES, labelled=True, images=300)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
