@@ -7,10 +7,11 @@ from fastapi.openapi import models as openapi_models
 
 from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
-from services.gateway.state import JobsDep
+from services.gateway.state import GatewayDep, JobsDep
+from services.gateway.teacher_uploads import check_without_files
 from shared.adapters.web.problems import documented
 from shared.contracts.jobs import JobPage, JobState, JobView
-from shared.contracts.specs import JobKind, JobSpec
+from shared.contracts.specs import JobKind, JobSpec, TeacherImportSpec
 from shared.errors import (
     BodyTooLarge,
     ClassMismatch,
@@ -18,8 +19,11 @@ from shared.errors import (
     DecoupledNeedsClasses,
     EmptyTransferSet,
     IdempotencyConflict,
+    IncomingNotFound,
     InputMismatch,
     InvalidDataset,
+    InvalidEnsemble,
+    InvalidModelFiles,
     InvalidPrior,
     InvalidRange,
     InvalidSpecialistPlan,
@@ -31,7 +35,9 @@ from shared.errors import (
     LabelsMissing,
     MadeByAnotherJob,
     NoLabelsLeft,
+    OipHostNotAllowed,
     OmitAndOnly,
+    PickleRefused,
     TeacherDoesNotTemper,
     TeacherNotFound,
     TeacherNotLoadable,
@@ -91,6 +97,8 @@ _EXAMPLES: dict[str, openapi_models.Example] = {
             LabelsMissing,
             DecoupledNeedsClasses,
             EmptyTransferSet,
+            InvalidEnsemble,
+            InvalidModelFiles,
             InvalidPrior,
             InvalidRange,
             InvalidSpecialistPlan,
@@ -104,7 +112,10 @@ _EXAMPLES: dict[str, openapi_models.Example] = {
             UnknownClass,
             UnknownLayer,
             ViewsBelongToTransferSet,
+            OipHostNotAllowed,
+            PickleRefused,
             TeacherNotFound,
+            IncomingNotFound,
             DatasetNotFound,
             IdempotencyConflict,
             BodyTooLarge,
@@ -117,12 +128,14 @@ def submit(
         JobSpec,
         Body(openapi_examples=_EXAMPLES),
     ],
-    jobs: JobsDep,
+    gateway: GatewayDep,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """Check and queue a job. It costs nothing where it cannot end well: the refusal says why."""
-    job, created = jobs.submit(spec, idempotency_key)
+    if isinstance(spec, TeacherImportSpec):
+        check_without_files(spec, gateway)
+    job, created = gateway.jobs.submit(spec, idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if not created:
         response.status_code = status.HTTP_200_OK

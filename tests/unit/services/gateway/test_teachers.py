@@ -130,7 +130,12 @@ def test_an_ensemble_of_teachers_that_are_here_needs_no_files(gateway: InProcess
 def test_a_server_on_the_list_becomes_a_job_and_another_is_refused(gateway: InProcessGateway):
     source = {"kind": "oip", "url": "http://triton:8000", "model": "digits"}
     assert job_of(gateway, say(gateway, source)).source.url == "http://triton:8000"
-    for url in ("http://triton:8001", "http://169.254.169.254", "http://triton:8000@elsewhere", "file:///etc"):
+    for url in (
+        "http://triton:8001",
+        "http://169.254.169.254",
+        "http://triton:8000@elsewhere",
+        "file:///etc",
+    ):
         refused(say(gateway, source | {"url": url}), 422, "oip-host-not-allowed")
     assert len(gateway.dispatcher.sent) == 1
 
@@ -266,6 +271,16 @@ def test_files_with_a_source_that_has_none_are_refused(gateway: InProcessGateway
     named = ONNX | {"files": {"folder": "my-net"}}
     refused(send(gateway, named, {"model.onnx": b"x"}), 422, "invalid-model-files")
     assert left(gateway) == []
+
+
+def test_an_order_that_comes_as_a_job_is_looked_at_as_well(gateway: InProcessGateway):
+    """Else a job could be made of what somebody else has uploaded, or of a server that is not on the list."""
+    spec = job_of(gateway, send(gateway, TRANSFORMERS, FOLDER))
+    stolen = json.loads(spec.model_dump_json()) | {"name": "stolen"}
+    refused(gateway.client.post("/v1/jobs", json=stolen), 422, "invalid-model-files")
+    server = {"kind": "oip", "url": "http://elsewhere", "model": "m"}
+    order_of = {"kind": "teacher_import", "name": "net", "source": server}
+    refused(gateway.client.post("/v1/jobs", json=order_of), 422, "oip-host-not-allowed")
 
 
 def test_a_folder_of_the_store_is_looked_at_before_a_job_is_made(gateway: InProcessGateway):
