@@ -66,5 +66,5 @@ $(RUNTIME): pyproject.toml constraints.txt | .venv/bin/python
 	@touch $@
 
 $(DEV): $(RUNTIME)
-	$(PIP) -e '.[teacher,worker,local,s3,dev]'
+	$(PIP) -e '.[teacher,worker,local,transformers,s3,dev]'
 	@touch $@

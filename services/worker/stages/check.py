@@ -7,11 +7,9 @@ import torch
 from services.worker.stages.context import JobContext
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetManifest, DatasetView
 from shared.contracts.jobs import Stage
-from shared.contracts.specs import DistillationSpec
-from shared.contracts.teachers import TeacherDescription
 from shared.datasets.builtin import ensure
 from shared.errors import DeviceMissing
-from shared.jobs.checks import check_distillation, check_teacher
+from shared.jobs.checks import check_teacher
 from shared.jobs.checks.teacher import LearnsFromLabels
 
 
@@ -41,19 +39,6 @@ def check_order(
 def check_teacher_order(context: JobContext, spec: LearnsFromLabels) -> DatasetManifest:
     """Return the dataset's manifest where nets can be trained on its labels; see `check_order`."""
     return check_order(context, spec.dataset, lambda view: check_teacher(spec, view))
-
-
-def check_distillation_order(
-    context: JobContext, spec: DistillationSpec
-) -> tuple[DatasetManifest, TeacherDescription]:
-    """Return the dataset's manifest and the teacher where the student can be distilled from them.
-
-    Raises:
-        TeacherNotFound, ClassMismatch, InputMismatch: the teacher does not fit; others as `check_order`.
-    """
-    teacher = context.store.teachers.current(spec.teacher)
-    manifest = check_order(context, spec.dataset, lambda view: check_distillation(spec, view, teacher))
-    return manifest, teacher
 
 
 def dataset_of(context: JobContext, name: str) -> DatasetView:
