@@ -162,9 +162,10 @@ def watch_to_end(client: GatewayClient, job: JobView, as_json: bool) -> None:
 
 
 def _facts(job: JobView) -> list[tuple[str, str]]:
+    dataset = job.spec.dataset
     facts: list[tuple[str, object]] = [
         ("job", job.id),
-        ("kind", f"{job.spec.kind} {job.spec.name!r} on {job.spec.dataset!r}"),
+        ("kind", f"{job.spec.kind} {job.spec.name!r}" + (f" on {dataset!r}" if dataset else "")),
         ("state", job.state.value + (" (to be cancelled)" if job.cancel_requested else "")),
         ("created", job.created_at.isoformat(timespec="seconds")),
         ("attempts", job.attempts or None),

@@ -330,6 +330,13 @@ def test_without_watching_the_job_is_named(imago: Imago, gateway: FakeGateway, t
     assert len(gateway.seen) == 1
 
 
+def test_a_job_without_a_dataset_is_shown(imago: Imago):
+    imago("teachers", "add", "both", "--ensemble", "a,b", "--no-watch")
+    out = imago("jobs", "show", "j-check")[1]
+    assert "teacher_import 'both'" in out
+    assert "None" not in out
+
+
 def test_a_teacher_is_shown(imago: Imago):
     status, out, _ = imago("teachers", "show", "mnist-teacher")
     assert status == 0
