@@ -142,7 +142,7 @@ async def _fault(stub: Stub, number: int) -> Response | None:
     if stub.fault == "trickle":
         return StreamingResponse(_trickle(), media_type="application/json")
     if stub.fault == "huge":
-        return Response(bytes(70 * 2**20), media_type="application/json")
+        return Response(bytes(2 * 2**20), media_type="application/json")
     return None
 
 

@@ -97,7 +97,8 @@ def test_a_server_that_is_slow_is_not_waited_for(model, stub, fault):
         ("huge", r"answered with more than \d+ bytes"),
     ],
 )
-def test_an_answer_that_is_none_is_refused_with_what_came(served, stub, fault, words):
+def test_an_answer_that_is_none_is_refused_with_what_came(served, stub, monkeypatch, fault, words):
+    monkeypatch.setattr(oip, "_LARGEST_ANSWER_BYTES", 2**20)
     model = model_at(served[0], binary=stub.binary)
     stub.fault = fault
     with pytest.raises(TeacherAnswerInvalid, match=words):
@@ -287,6 +288,7 @@ def test_a_server_on_the_list_may_be_asked(allowed, url):
         ("triton", "http://triton.example:8000"),
         ("triton", "http://evil-triton"),
         ("triton", "http://triton@evil"),
+        ("triton", "http://name:secret@triton"),
         ("triton", "http://evil#@triton"),
         ("triton", "ftp://triton"),
         ("triton", "file:///etc/passwd"),
