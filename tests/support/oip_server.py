@@ -132,7 +132,7 @@ async def _fault(stub: Stub, number: int) -> Response | None:
     if stub.fault == "down" or (stub.fault == "flaky" and number % 2):
         return JSONResponse({"error": "no worker is free"}, 503, headers={"Retry-After": "7"})
     if stub.fault == "slow":
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(1.0)
     if stub.fault == "refused":
         return JSONResponse({"error": "unexpected shape for input 'pixels'"}, 400)
     if stub.fault == "garbage":
