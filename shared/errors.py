@@ -654,13 +654,15 @@ class LeaseLost(Conflict):
 
 
 class TeacherChanged(Conflict):
-    """The teacher's digest is not the one the job was pinned to."""
+    """The digest is not the one the job was pinned to, or what answers for a teacher is not what it was."""
 
     remedy = "Submit the job again: it will be pinned to the teacher as it is now."
 
-    def __init__(self, name: str, expected: str, found: str, *, reason: str = "") -> None:
+    def __init__(
+        self, name: str, expected: str, found: str, *, reason: str = "", remedy: str | None = None
+    ) -> None:
         why = reason or f"expected digest {expected[:12]}, found {found[:12]}"
-        super().__init__(f"teacher {name!r} changed: {why}")
+        super().__init__(f"teacher {name!r} changed: {why}", remedy=remedy)
         self.name = name
 
 

@@ -16,6 +16,7 @@ from shared.errors import Corrupt, TeacherChanged, TeacherNotFound
 from shared.models.answering import AnsweringTeacher
 from shared.models.making import Means, teacher_of
 from shared.models.probes import PROBE
+from shared.models.remote import ADD_AGAIN
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +115,16 @@ class Teachers:
             raise TeacherChanged(name, expected_digest, description.digest)
         if isinstance(description.model, MixedEnsemble):
             for member in description.model.members:
-                self._described(member.name, member.digest)
+                self._need_member(description, member)
         return description
+
+    def _need_member(self, whole: TeacherDescription, member: MemberTeacher) -> None:
+        try:
+            self._described(member.name, member.digest)
+        except TeacherChanged as error:
+            raise TeacherChanged(
+                whole.name, whole.digest, "", reason=f"its member {error}", remedy=ADD_AGAIN
+            ) from error
 
     def _find(self, digest: str) -> AnsweringTeacher | None:
         with self._lock:

@@ -79,9 +79,9 @@ def refusal(response: httpx.Response, name: str) -> DistillationError:
     if problem.code == TeacherNotFound.code:
         return TeacherNotFound(name)
     if problem.code == TeacherChanged.code:
-        return TeacherChanged(
-            name, response.request.headers.get(DIGEST_HEADER, ""), response.headers.get(DIGEST_HEADER, "")
-        )
+        _, _, reason = problem.detail.partition(" changed: ")
+        asked, found = (message.headers.get(DIGEST_HEADER, "") for message in (response.request, response))
+        return TeacherChanged(name, asked, found, reason=reason, remedy=problem.remedy)
     if problem.code == InputMismatch.code:
         return InputMismatch(problem.detail, remedy=problem.remedy)
     if problem.code == TeacherAnswerInvalid.code:

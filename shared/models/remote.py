@@ -6,7 +6,7 @@ How a server is spoken to is the business of whoever hands one in (`shared.adapt
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from shared.models.ensemble import softened
 from shared.models.normalise import need_images
 from shared.models.probes import Probe
 from shared.models.wholes import logits_out, tensor_in
+
+ADD_AGAIN: Final = "Add the teacher again to accept what it is now, then submit the job again."
 
 
 @runtime_checkable
@@ -145,5 +147,6 @@ class RemoteTeacher:
                     "its server answers the probe images otherwise than when it was added, by "
                     f"{difference:.3g} times what rounding explains"
                 ),
+                remedy=ADD_AGAIN,
             )
         self._compared_at = now

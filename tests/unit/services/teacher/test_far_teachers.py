@@ -12,7 +12,9 @@ from services.teacher.app import create_app
 from services.teacher.settings import TeacherSettings
 from shared.adapters import oip
 from shared.adapters.oip import AllowedHosts, OipModel
+from shared.adapters.teacher_wire import refusal
 from shared.contracts.teachers import RemoteModel
+from shared.errors import TeacherChanged
 from shared.models.probes import PROBE, make_probe
 from shared.models.remote import RemoteTeacher
 from tests.support.any_teachers import described, publish_mixed, publish_model
@@ -108,6 +110,10 @@ def test_a_server_that_changed_is_409(client, stub):
     response = ask(client)
     assert (response.status_code, response.json()["code"]) == (409, "teacher-changed")
     assert "probe images" in response.json()["detail"]
+    error = refusal(response, "far")  # as our own client hands it on
+    assert isinstance(error, TeacherChanged)
+    assert str(error) == response.json()["detail"]
+    assert "Add the teacher again" in error.remedy
 
 
 def test_rows_that_a_server_answers_with_nan_are_named(client, stub, monkeypatch):

@@ -225,7 +225,7 @@ def test_an_ensemble_of_which_a_member_was_replaced_is_another_teacher(tmp_path)
     held.hold("mixed")
     publish(tmp_path, "b", seed=3)
     for teachers_now in (held, teachers(tmp_path)):
-        with pytest.raises(TeacherChanged, match="'b' changed"):
+        with pytest.raises(TeacherChanged, match="member teacher 'b' changed: expected digest"):
             teachers_now.hold("mixed", published.digest)
 
 
@@ -235,7 +235,7 @@ def test_an_ensemble_of_ensembles_sees_that_a_member_of_a_member_was_replaced(tm
     held = teachers(tmp_path)
     held.hold("outer")
     publish(tmp_path, "b", seed=3)
-    with pytest.raises(TeacherChanged, match="'b' changed"):
+    with pytest.raises(TeacherChanged, match="member teacher 'b' changed: expected digest"):
         held.hold("outer")
 
 
