@@ -18,10 +18,13 @@ from shared.artefacts.store import ArtefactStore
 from shared.contracts.specs import DistillationSpec
 from shared.contracts.training import Asking, TransferSetSpec
 from shared.distillation.examples import Examples
+from shared.distillation.plots import drawn
 from shared.transfer_set.reader import TransferSet
 from shared.transfer_set.store import TransferSetStore
 from tests.support.teachers_at_rest import publish_teacher
 
+PLOT = drawn("entropy", "Entropy of the targets by temperature", lambda _: None, size=(1.0, 1.0))
+"""Drawn once, for tests in which it does not matter what a summary's plot shows: a second each time."""
 ROWS = 2_000
 LABELS = (np.arange(ROWS) % 10).astype(np.int64)
 CLASSES = tuple("0123456789")

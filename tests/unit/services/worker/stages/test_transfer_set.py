@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from services.worker.stages.context import JobStopped
 from services.worker.stages.transfer_set import BuiltTransferSet
+from services.worker.stages.transfer_sets import summaries
 from services.worker.stages.transfer_sets.summaries import stored_summary
 from shared.artefacts.datasets import Split
 from shared.artefacts.files import sha256_file
@@ -28,13 +29,14 @@ from shared.errors import (
 from shared.transfer_set.format import content_digest
 from shared.transfer_set.views import apply_views
 from shared.transfer_set.writer import TransferSetWriter
-from tests.support.asking import CLASSES, LABELS, LinearTeacher, Stack
+from tests.support.asking import CLASSES, LABELS, PLOT, LinearTeacher, Stack
 
 NONE = Asking(rescored_rows=0)
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Stack:
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    monkeypatch.setattr(summaries, "plot_entropy", lambda *_, **__: PLOT)
     return Stack(tmp_path)
 
 
