@@ -4,6 +4,8 @@ The files may lie in one folder that holds everything. What sources of the kind 
 the notes of a hub folder are to be left out. Members are written one by one, counted as they come.
 """
 
+import errno
+import re
 import stat
 import struct
 import zipfile
@@ -48,6 +50,10 @@ def unpack_model(archive: Path, directory: Path, kind: FilesKind, most_bytes: in
                 left -= _write(opened, info, directory / name, left, most_bytes)
     except _DAMAGE as error:
         raise InvalidModelFiles("the zip is none, or it is damaged") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a disk that is full, and the like
+            raise
+        raise InvalidModelFiles("the zip names places outside of itself") from error
     return [directory / name for name in members]
 
 
@@ -55,7 +61,8 @@ def _members(infos: list[zipfile.ZipInfo], kind: FilesKind) -> dict[str, zipfile
     """Return the files by the name each is to have; of a member's own path only the last part is used."""
     if len(infos) > _MOST_MEMBERS:
         raise InvalidModelFiles(f"the zip has {len(infos):,} members, {_MOST_MEMBERS} are allowed")
-    files = [info for info in infos if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
+    # `is_dir` does not stand an empty name.
+    files = [info for info in infos if not re.search(r"/$|^__MACOSX/", info.filename)]
     if any(info.filename.endswith("data.pkl") for info in files):
         raise PickleRefused("the zip", "torch.save wrote it, around a pickle")
     folders = {info.filename.rpartition("/")[0] for info in files}

@@ -45,7 +45,20 @@ def link() -> bytes:
     return out.getvalue()
 
 
+def moved() -> bytes:
+    """A zip whose members lie before its first byte, by its own directory."""
+    whole = zipped({"config.json": b"{}"})
+    place = int.from_bytes(whole[-6:-2], "little") + 1000
+    return whole[:-6] + place.to_bytes(4, "little") + whole[-2:]
+
+
+# A name ends at its first zero byte: one that begins with it is empty.
 BAD = {
+    "members before its beginning": (moved(), InvalidModelFiles),
+    "a member without a name": (
+        zipped({"config.json": b"{}"}).replace(b"config.json", b"\0onfig.json"),
+        InvalidModelFiles,
+    ),
     "no zip": (b"words", InvalidModelFiles),
     "cut short": (zipped({"config.json": b"{}" * 1000})[:-30], InvalidModelFiles),
     "a pickle inside": (zipped({"pytorch_model.bin": b"x"}), PickleRefused),
