@@ -1,12 +1,15 @@
 """What datasets and teachers there are, as the artefact store and the data directory show it now."""
 
+import logging
 from pathlib import Path
 
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetView
 from shared.contracts.teachers import TeacherDescription
 from shared.datasets import builtin
-from shared.errors import DatasetNotFound
+from shared.errors import Corrupt, DatasetNotFound, TeacherNotFound
+
+log = logging.getLogger(__name__)
 
 
 class StoreCatalogue:
@@ -45,5 +48,11 @@ class StoreCatalogue:
         return self._store.teachers.current(name)
 
     def teachers(self) -> tuple[TeacherDescription, ...]:
-        """Return all teachers, by name."""
-        return tuple(map(self.teacher, sorted(self._store.teachers.names())))
+        """Return all teachers, by name. A damaged one is left out, and the log says so."""
+        found = []
+        for name in self._store.teachers.names():
+            try:
+                found.append(self.teacher(name))
+            except (Corrupt, TeacherNotFound) as error:
+                log.warning("teacher left out", extra={"teacher": name, "detail": str(error)})
+        return tuple(found)

@@ -258,7 +258,7 @@ def _sending(files: dict[str, Path], *, quiet: bool) -> Iterator[Callable[[int],
         return
     size = size_of(list(files.values()))
     if not out.is_terminal:
-        out.print(f"sending {len(files)} files, {size:,} bytes", markup=False)
+        out.print(f"sending {len(files)} file{'s' * (len(files) > 1)}, {size:,} bytes", markup=False)
         yield None
         return
     columns = (TextColumn("sending"), BarColumn(bar_width=28), DownloadColumn(), TransferSpeedColumn())

@@ -368,3 +368,13 @@ def test_teachers_are_listed_with_what_answers_and_where_they_come_from(gateway:
     assert listed == gateway.client.get("/v1/teachers/one").json()
     assert (listed["model"]["kind"], listed["precision"]) == ("nets", "float32")
     assert "source" in listed
+
+
+def test_a_damaged_teacher_hides_no_other(gateway: InProcessGateway):
+    """Such as one of an earlier version, whose description is not read any more."""
+    publish(gateway, "one", ("a", "b"))
+    publish(gateway, "old", ("a", "b"))
+    (described,) = (gateway.store.root / "teachers" / "old").glob("*/teacher.json")
+    described.write_text('{"format": 1}')
+    listed = gateway.client.get("/v1/teachers").json()["teachers"]
+    assert [teacher["name"] for teacher in listed] == ["one"]
