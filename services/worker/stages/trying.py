@@ -90,37 +90,52 @@ def try_teacher(
         findings.append(skipped("answers", "it does not fit the dataset, so nothing was asked"))
         return Trial(findings=tuple(findings), images=0)
     probe = probe_images(teacher.preprocessing.input) if sample is None else sample.images[:PROBE_IMAGES]
+    asked = _Counted(load)
     try:
-        ask = load()
-        once = ask(probe)
-        asked = len(probe)
+        once = asked(probe)
         finite = teacher_checks.check_finite(once)
         if finite.outcome == "failed":
-            return Trial(findings=(*findings, finite), images=asked)
-        findings.append(_repeatable(teacher, probe, once, ask))
-        asked += 2 * len(probe)
+            return Trial(findings=(*findings, finite), images=asked.images)
+        findings.append(_repeatable(teacher, probe, once, asked))
         if sample is None:
             findings += [finite, teacher_checks.check_alike(once)]
             findings.append(skipped("accuracy", "no dataset to try it on"))
-            return Trial(findings=tuple(findings), images=asked)
+            return Trial(findings=tuple(findings), images=asked.images)
         rest = sample.images[len(probe) :]
-        logits = np.concatenate([once, ask(rest)]) if len(rest) else once
-        asked += len(rest)
+        logits = np.concatenate([once, asked(rest)]) if len(rest) else once
         judged = judge_answers(logits, sample.labels, teacher.classes, centred=centred, claimed=claimed)
         findings += judged.findings
         if sample.labels is not None and judged.accuracy is not None:
-            tried = _alternatives(teacher, manifest, sample, logits, ask, as_if)
-            findings.append(tried.finding)
-            asked += tried.asked
+            findings.append(_alternatives(teacher, manifest, sample, logits, asked, as_if))
     except NO_ANSWER as error:
         findings.append(failed("answers", str(error), error.remedy))
-        return Trial(findings=tuple(findings), images=0)
+        return Trial(findings=tuple(findings), images=asked.images)
     return Trial(
         findings=tuple(findings),
-        images=asked,
+        images=asked.images,
         accuracy=judged.accuracy,
         suggested_temperature=judged.suggested_temperature,
     )
+
+
+class _Counted:
+    """A teacher that is loaded when it is first asked, and how many images it has answered."""
+
+    def __init__(self, load: Callable[[], Ask]) -> None:
+        self._load = load
+        self._ask: Ask | None = None
+        self.images = 0
+
+    def __call__(self, images: Images) -> NDArray[np.float32]:
+        if self._ask is None:
+            self._ask = self._load()
+        return self.answered_by(self._ask, images)
+
+    def answered_by(self, ask: Ask, images: Images) -> NDArray[np.float32]:
+        """Return what another way of asking it gives, counted too."""
+        logits = ask(images)
+        self.images += len(images)
+        return logits
 
 
 def _repeatable(teacher: TeacherDescription, probe: Images, once: NDArray[np.float32], ask: Ask) -> Finding:
@@ -129,35 +144,28 @@ def _repeatable(teacher: TeacherDescription, probe: Images, once: NDArray[np.flo
     return teacher_checks.check_repeatable(once, again, alone, precision=teacher.precision)
 
 
-@dataclass(frozen=True)
-class _Alternatives:
-    finding: Finding
-    asked: int
-
-
 def _alternatives(
     teacher: TeacherDescription,
     manifest: DatasetManifest | None,
     sample: Sample,
     logits: NDArray[np.float32],
-    ask: Ask,
+    asked: _Counted,
     as_if: Callable[[Preprocessing], Ask] | None,
-) -> _Alternatives:
+) -> Finding:
     """Show some of the images in other ways, where another could be better."""
     assert sample.labels is not None, "asked only where there are labels"
     rows = np.unique(np.linspace(0, len(sample.images) - 1, ALTERNATIVE_IMAGES).astype(np.int64))
     images, labels = sample.images[rows], sample.labels[rows]
-    right = int((logits[rows].argmax(-1) == labels).sum())
-    if not teacher_checks.may_be_beaten(right, len(rows)):
-        return _Alternatives(teacher_checks.check_alternatives(right, len(rows), {}), 0)
-    tried = {"inverted pixels": _right(ask, 255 - images, labels)}
-    if images.shape[-1] == 3:
-        tried["red and blue swapped"] = _right(ask, np.ascontiguousarray(images[..., ::-1]), labels)
-    if as_if is not None and not takes_pixels(teacher) and not isinstance(teacher.model, MixedEnsemble):
-        for words, preprocessing in other_normalisations(teacher.preprocessing, manifest).items():
-            tried[words] = _right(as_if(preprocessing), images, labels)
-    return _Alternatives(teacher_checks.check_alternatives(right, len(rows), tried), len(rows) * len(tried))
 
+    def right(answers: NDArray[np.float32]) -> int:
+        return int((answers.argmax(-1) == labels).sum())
 
-def _right(ask: Ask, images: Images, labels: NDArray[np.int64]) -> int:
-    return int((ask(images).argmax(-1) == labels).sum())
+    now, tried = right(logits[rows]), {}
+    if teacher_checks.may_be_beaten(now, len(rows)):
+        tried["inverted pixels"] = right(asked(255 - images))
+        if images.shape[-1] == 3:
+            tried["red and blue swapped"] = right(asked(np.ascontiguousarray(images[..., ::-1])))
+        if as_if is not None and not takes_pixels(teacher) and not isinstance(teacher.model, MixedEnsemble):
+            for words, preprocessing in other_normalisations(teacher.preprocessing, manifest).items():
+                tried[words] = right(asked.answered_by(as_if(preprocessing), images))
+    return teacher_checks.check_alternatives(now, len(rows), tried)
