@@ -3,9 +3,18 @@
 import pytest
 
 from shared.contracts.datasets import DatasetManifest
-from shared.contracts.specs import FloatRange, JobSpec, SelfDistillationSpec, SweepSpec
-from shared.contracts.training import TransferSetSpec
+from shared.contracts.specs import (
+    FloatRange,
+    JobSpec,
+    SelfDistillationSpec,
+    SpecialistPlan,
+    SpecialistsSpec,
+    SweepSpec,
+    TransferSetJobSpec,
+)
+from shared.contracts.training import Asking, Choice, TransferSetSpec
 from shared.errors import (
+    AskingImpossible,
     DistillationError,
     EmptyTransferSet,
     LabelsMissing,
@@ -101,3 +110,59 @@ def test_a_sweep_needs_labels_for_its_untaught_twin_whatever_the_hard_weight(har
 def test_a_job_that_needs_no_labels_may_use_none() -> None:
     spec = distillation_spec(transfer_set=TransferSetSpec(label_share=0.0))
     check_transfer_set(spec, dataset_manifest())
+
+
+LIVE = Asking(live=True)
+CHOICE = TransferSetSpec(choose=Choice(share=0.5))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SweepSpec(name="s", teacher="big", dataset="digits", asking=LIVE),
+        SpecialistsSpec(
+            name="s", generalist="big", dataset="digits", plan=SpecialistPlan(size=4), asking=LIVE
+        ),
+        TransferSetJobSpec(name="s", teacher="big", dataset="digits", asking=LIVE),
+    ],
+)
+def test_a_kind_that_needs_the_whole_set_before_it_goes_on_cannot_ask_live(spec: JobSpec) -> None:
+    with pytest.raises(AskingImpossible, match=f"'{spec.kind}' needs the whole transfer set") as refusal:
+        check(spec, KnownThings())
+    assert "distillation" in refusal.value.remedy
+
+
+def test_a_distillation_asks_live_by_itself_or_spreads_its_questions_but_not_both() -> None:
+    for asking in (LIVE, Asking(tasks=8)):
+        check(distillation_spec(asking=asking), KnownThings())
+    with pytest.raises(AskingImpossible, match="`asking.tasks` is 8"):
+        check(distillation_spec(asking=Asking(live=True, tasks=8)), KnownThings())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SpecialistsSpec(
+            name="s", generalist="big", dataset="digits", plan=SpecialistPlan(size=4), transfer_set=CHOICE
+        ),
+        SelfDistillationSpec(name="s", dataset="digits", transfer_set=CHOICE),
+    ],
+)
+def test_images_cannot_be_chosen_where_shares_must_be_natural_or_nobody_can_be_asked(spec: JobSpec) -> None:
+    with pytest.raises(AskingImpossible, match="`choose`"):
+        check(spec, KnownThings())
+
+
+def test_images_may_be_chosen_for_a_student_a_sweep_or_a_set_but_not_none_of_them() -> None:
+    for spec in (
+        distillation_spec(transfer_set=CHOICE),
+        SweepSpec(name="s", teacher="big", dataset="digits", transfer_set=CHOICE),
+        TransferSetJobSpec(name="s", teacher="big", dataset="digits", transfer_set=CHOICE),
+    ):
+        check(spec, KnownThings())
+    none_left = TransferSetSpec(choose=Choice(share=0.001))
+    with pytest.raises(EmptyTransferSet, match=r"choice of 0\.001"):
+        check(
+            TransferSetJobSpec(name="s", teacher="big", dataset="digits", transfer_set=none_left),
+            KnownThings(),
+        )
