@@ -1,6 +1,7 @@
 """Nets on PyTorch: of an architecture of ours, of Hugging Face `transformers`, of `timm`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from shared.contracts.datasets import DatasetManifest
 from shared.contracts.images import ImageInput
 from shared.contracts.teacher_sources import SafetensorsSource, TeacherSource, TimmSource, TransformersSource
 from shared.contracts.teachers import Nets
+from shared.distillation.findings import warning
 from shared.errors import InvalidModelFiles
 from shared.models.checkpoints import net_tensors, stack, to_arrays
 from shared.models.extras import imported
@@ -102,6 +104,7 @@ def read_transformers(source: TransformersSource, folder: Path, dataset: Dataset
     classes = class_names(source, folder, config.id2label)
     need_count(classes, config.num_labels, "the net")
     seen = _seen_of(config, said, source, dataset)
+    said = _with_size_told(said, seen)
     raw = json.loads(config.to_json_string(use_diff=False))
     architecture = Transformers(
         config={name: value for name, value in raw.items() if name not in _NOT_OF_THE_NET}
@@ -194,6 +197,18 @@ def _seen_of(config: Any, said: Said, source: TeacherSource, dataset: DatasetMan
     if isinstance(size, list | tuple):
         return ImageInput(height=int(size[0]), width=int(size[1]), channels=channels)
     return _sized(said, channels, source, dataset)
+
+
+def _with_size_told(said: Said, seen: ImageInput) -> Said:
+    """Return what files say with a finding where they resize to another size than the net takes."""
+    if said.height is None or (said.height, said.width) == (seen.height, seen.width):
+        return said
+    told = warning(
+        "image size",
+        f"preprocessor_config.json resizes to {said.height} x {said.width}, and the net takes "
+        f"{seen.height} x {seen.width}: that is what images are resized to",
+    )
+    return replace(said, findings=(*said.findings, told))
 
 
 def _sized(said: Said, channels: int, source: TeacherSource, dataset: DatasetManifest | None) -> ImageInput:

@@ -23,7 +23,7 @@ from shared.errors import (
     InvalidModelFiles,
 )
 from tests.support.distilling import SHAPES, shapes
-from tests.support.importing import Place, outcomes
+from tests.support.importing import Place, of, outcomes
 
 
 @pytest.fixture
@@ -81,6 +81,14 @@ def test_a_hugging_face_folder_answers_as_the_library_does(place: Place, family:
     with torch.inference_mode():
         expected = net((pixels.expand(-1, 3, -1, -1) / 255 - mean) / std).logits
     np.testing.assert_allclose(place.ask("owl", images), expected, atol=1e-4)
+
+
+def test_a_size_that_the_net_does_not_take_is_told(place: Place):
+    hugging_face(place.folder(), "vit")
+    with_preprocessor(place.folder(), size=20, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    report = place.take(TransformersSource(files=SentFiles(folder="mine")))
+    assert "resizes to 20 x 20, and the net takes 16 x 16" in of(report, "image size").detail
+    assert place.store.teachers.current("owl").preprocessing.seen.height == 16
 
 
 def test_classes_that_are_called_label_0_are_refused_with_how_to_give_them(place: Place):
