@@ -72,8 +72,8 @@ class Remote:
     def create(self, folder: str, name: str, data: bytes) -> bool:
         """Put a file that is not there; return whether this call did.
 
-        Servers refuse the second of two writers (`If-None-Match`). Where one cannot, the later of two that
-        write at once stays; both mean the same rows.
+        Servers refuse the second of two writers (`If-None-Match`). Where one cannot, or its client has no
+        word for it, the later of two that write at once stays; both mean the same rows.
         """
         path = self.path(folder, name)
         with self._answering(f"{folder}/{name}", writing=True):
@@ -81,10 +81,10 @@ class Remote:
                 self._remote.pipe_file(path, data, mode="create")
             except FileExistsError:
                 return False
-            except (OSError, NotImplementedError) as error:
+            except (OSError, NotImplementedError, TypeError) as error:
                 if _TAKEN_MEANWHILE in str(error):
                     return False
-                if _NOT_CONDITIONAL not in str(error) and not isinstance(error, NotImplementedError):
+                if isinstance(error, OSError) and _NOT_CONDITIONAL not in str(error):
                     raise
                 if self._remote.exists(path):
                     return False

@@ -1,9 +1,11 @@
-"""Settings that all services share: what an address may look like."""
+"""Settings that all services share: what an address may look like, where things are kept."""
+
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from shared.settings import CommonSettings
+from shared.settings import CommonSettings, load
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,22 @@ def test_what_is_no_list_of_addresses_is_refused(monkeypatch, urls):
     monkeypatch.setenv("TEACHER_URL", urls)
     with pytest.raises(ValidationError):
         CommonSettings()
+
+
+def test_transfer_sets_are_kept_in_the_artefact_store_unless_a_url_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    settings = CommonSettings(state_dir=Path("/var/lib/imago"))
+    assert settings.transfer_sets_place == "/var/lib/imago/store/transfer_sets"
+    assert settings.transfer_sets_cache == Path("/var/lib/imago/cache/transfer_sets")
+    monkeypatch.setenv("IMAGO_TRANSFER_SETS_URL", "s3://bucket/sets")
+    assert CommonSettings().transfer_sets_place == "s3://bucket/sets"
+
+
+def test_a_place_that_is_no_url_is_told_at_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("IMAGO_TRANSFER_SETS_URL", "bucket/sets")
+    with pytest.raises(SystemExit):
+        load(CommonSettings)
+    assert "IMAGO_TRANSFER_SETS_URL" in capsys.readouterr().err

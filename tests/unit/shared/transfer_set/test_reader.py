@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shared.artefacts.files import sha256_bytes, sha256_file
+from shared.artefacts.tensors import read_tensors, tensors_to_bytes
+from shared.contracts.training import TransferSetSpec
 from shared.errors import Corrupt, InvalidRequest
 from shared.transfer_set.format import image_digests
 from shared.transfer_set.reader import TransferSet
-from shared.transfer_set.views import apply_views, view_parameters
+from shared.transfer_set.views import ViewParameters, apply_views, view_parameters
 from shared.transfer_set.writer import TransferSetWriter
 from tests.unit.shared.transfer_set.conftest import LinearTeacher, make_inputs, make_writer, write_all
 
@@ -85,3 +88,45 @@ def test_a_lost_shard_is_found_and_named(writer: TransferSetWriter, teacher: Lin
     (writer.directory / "shard-00003.safetensors").unlink()
     with pytest.raises(Corrupt, match="shard-00003"):
         TransferSet.open(writer.directory)
+
+
+def test_a_shard_with_other_columns_is_corrupt_whatever_its_digest(
+    writer: TransferSetWriter, teacher: LinearTeacher
+) -> None:
+    """The manifest speaks for its bytes; that it is a shard of this set is another question."""
+    write_all(writer, teacher)
+    path = writer.directory / "shard-00001.safetensors"
+    columns, metadata = read_tensors(path)
+    data = tensors_to_bytes({**columns, "logits": columns["logits"][:, :9]}, metadata)
+    manifest = (writer.directory / "manifest.json").read_text()
+    before = sha256_file(path)
+    path.write_bytes(data)
+    (writer.directory / "manifest.json").write_text(manifest.replace(before, sha256_bytes(data)))
+    with pytest.raises(Corrupt, match="shard-00001"):
+        TransferSet.open(writer.directory)
+
+
+def test_parameters_that_are_not_stored_take_no_memory(
+    tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher
+) -> None:
+    write_all(make_writer(tmp_path, make_inputs(spec=TransferSetSpec(views=2)), digits), teacher)
+    parameters = TransferSet.open(tmp_path).parameters
+    as_is = ViewParameters.as_is((2, 100), (28, 28))
+    np.testing.assert_array_equal(parameters.keys(), as_is.keys())
+    assert all(array.strides[:2] == (0, 0) for array in parameters.columns().values())
+
+
+@pytest.mark.parametrize("shard_rows", [64, 1000])
+def test_the_largest_logits_are_read_as_they_are_stored(
+    tmp_path: Path, digits: np.ndarray, teacher: LinearTeacher, shard_rows: int
+) -> None:
+    inputs = make_inputs(spec=TransferSetSpec(views=3, top_k=4))
+    writer = make_writer(tmp_path, inputs, digits, shard_rows=shard_rows)
+    write_all(writer, teacher)
+    stored = TransferSet.open(tmp_path)
+    assert stored.sparse is not None
+    assert stored.sparse.logits.shape == (3, 100, 4)
+    np.testing.assert_array_equal(stored.logits, stored.sparse.dense())
+    np.testing.assert_array_equal(stored.sparse[1].dense(), stored.logits[1])
+    logits = teacher(digits)
+    np.testing.assert_array_equal(stored.logits[0].argmax(axis=1), logits.argmax(axis=1))

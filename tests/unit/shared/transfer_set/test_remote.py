@@ -55,14 +55,22 @@ def test_a_file_is_created_once(remote: Remote) -> None:
     assert remote.read("a", "x") == b"first"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OSError(errno.EIO, "An error occurred (NotImplemented) when calling PutObject"),
+        NotImplementedError(),
+        TypeError("unexpected keyword argument 'mode'"),
+    ],
+)
 def test_where_the_server_cannot_refuse_it_is_looked_first(
-    remote: Remote, monkeypatch: pytest.MonkeyPatch
+    remote: Remote, monkeypatch: pytest.MonkeyPatch, answer: Exception
 ) -> None:
     pipe = MemoryFileSystem.pipe_file
 
     def unconditional(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite") -> None:
         if mode == "create":
-            raise OSError(errno.EIO, "An error occurred (NotImplemented) when calling PutObject")
+            raise answer
         pipe(self, path, value)
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", unconditional)
