@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up experiments check format test test-compose openapi clean
+.PHONY: help setup demo up experiments check format test test-compose bench-teacher openapi clean
 
 help:  ## Say what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test: $(DEV)  ## Run the whole test suite but the containers.
 
 test-compose: $(DEV)  ## Do the main job in real containers; skips where no engine answers.
 	$(BIN)/python -m pytest -m compose tests/compose
+
+bench-teacher: $(DEV)  ## Compare asking a teacher over HTTP with running it; takes minutes, wants quiet cores.
+	$(BIN)/python -m benchmarks.teacher
 
 openapi: $(DEV)  ## Store the OpenAPI documents of the services anew.
 	$(BIN)/python -m services.teacher.openapi

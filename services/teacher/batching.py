@@ -132,6 +132,7 @@ class Batcher(Generic[ModelT]):
         temperature: float,
         lane: LaneName = "interactive",
         deadline_s: float | None = None,
+        since: float | None = None,
     ) -> NDArray[np.float32]:
         """Return what the model answers for these rows; cancel the call, and rows not begun are dropped.
 
@@ -140,16 +141,20 @@ class Batcher(Generic[ModelT]):
             images: uint8 N x H x W x C.
             temperature: T.
             lane: which queue it waits in.
-            deadline_s: seconds from now after which nobody waits for the answer.
+            deadline_s: seconds after which nobody waits for the answer.
+            since: the `time.monotonic()` from which they count; from now where left out.
 
         Raises:
             QueueFull: there is no room for so many rows.
             DeadlineExceeded: there was no answer in time; rows that were not begun never are.
             ShuttingDown: `close` was called.
         """
-        if deadline_s is not None and deadline_s <= 0:
-            EXPIRED.inc()
-            raise DeadlineExceeded(deadline_s)
+        left_s = None
+        if deadline_s is not None:
+            left_s = deadline_s - (0 if since is None else time.monotonic() - since)
+            if left_s <= 0:
+                EXPIRED.inc()
+                raise DeadlineExceeded(deadline_s)
         loop = asyncio.get_running_loop()
         order = Order(model, images, temperature, loop, loop.create_future())
         with self._changed:
@@ -165,7 +170,7 @@ class Batcher(Generic[ModelT]):
             self._count()
             self._changed.notify()
         try:
-            async with asyncio.timeout(deadline_s) as scope:
+            async with asyncio.timeout(left_s) as scope:
                 return await order.future
         except TimeoutError as error:
             if deadline_s is None or not scope.expired():
@@ -294,8 +299,6 @@ class Batcher(Generic[ModelT]):
 
     def _measure(self, batch: Batch[ModelT], seconds: float) -> None:
         rows = batch.rows
-        if not self._device.overlaps(batch.model):  # else the time is that of two batches
-            self._device.pace(batch.model).observe(rows, seconds)
         newest = seconds / rows
         self._seconds_a_row += (newest - self._seconds_a_row) * (
             _MEMORY_OF_RATE if self._seconds_a_row else 1.0

@@ -6,6 +6,7 @@ waits for the one before it: while that computes, pixels go by way of pinned mem
 """
 
 import logging
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Cuda(Cpu):
         max_batch_rows: most rows of a pass.
         longest_s: no larger pass is measured, or recorded, once one takes longer.
     """
+
+    _clock = staticmethod(time.perf_counter)
 
     def __init__(self, device: torch.device, *, max_batch_rows: int, longest_s: float) -> None:
         super().__init__(max_batch_rows=max_batch_rows, longest_s=longest_s)

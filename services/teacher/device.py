@@ -1,5 +1,6 @@
 """Where teachers answer: one forward pass for several requests, each at its own temperature."""
 
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -42,10 +43,14 @@ def device_name(device: torch.device) -> str:
 class Cpu:
     """Forward passes in main memory, or wherever else a teacher computes by itself.
 
+    A pass is timed by the processor time of the thread that runs it.
+
     Args:
         max_batch_rows: most rows of a pass.
         longest_s: no larger pass is measured once one takes longer.
     """
+
+    _clock = staticmethod(time.thread_time)
 
     def __init__(self, *, max_batch_rows: int, longest_s: float) -> None:
         self._max_batch_rows = max_batch_rows
@@ -65,7 +70,10 @@ class Cpu:
 
     def start(self, model: AnsweringTeacher, parts: Sequence[Part]) -> Callable[[], Answers]:
         """Compute a batch: there is nothing to wait for."""
+        began = time.thread_time()
         found = answer(model, parts)
+        if not model.elsewhere and (pace := self._paces.get(model)) is not None:
+            pace.observe(sum(len(part.images) for part in parts), time.thread_time() - began)
         return lambda: found
 
     def _measured(self, model: AnsweringTeacher) -> Pace:
@@ -73,7 +81,7 @@ class Cpu:
             self.start(model, [Part(black(model, rows), 1.0)])()
 
         most_rows = min(self._max_batch_rows, model.most_rows or self._max_batch_rows)
-        return measured(forward, most_rows=most_rows, longest_s=self._longest_s)
+        return measured(forward, most_rows=most_rows, longest_s=self._longest_s, clock=self._clock)
 
 
 def answer(model: AnsweringTeacher, parts: Sequence[Part]) -> Answers:

@@ -170,8 +170,14 @@ async def ask_soft_targets(
     else:
         images = bodies.pixels_of(await bodies.read(request), size, max_rows)
         lane = lane_wanted or parts.lane_of(len(images))
-    left_s = None if deadline_ms is None else deadline_ms / 1000 - (time.monotonic() - came)
-    asked = parts.batchers.of(model).ask(model, images, temperature=temperature, lane=lane, deadline_s=left_s)
+    asked = parts.batchers.of(model).ask(
+        model,
+        images,
+        temperature=temperature,
+        lane=lane,
+        deadline_s=None if deadline_ms is None else deadline_ms / 1000,
+        since=came,
+    )
     logits = await _unless_gone(request, asked)
     answer = answers.Answer(teacher, temperature, logits, probabilities, dtype)
     encode = partial(answer.encoded, answer_type)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -266,16 +267,7 @@ def test_closing_answers_what_waits_and_refuses_what_comes():
 
 
 # --- lanes -------------------------------------------------------------------------------------------------
-
-
-class Steady(Pace):
-    """A pace that learns nothing from how fast the fake device is."""
-
-    def observe(self, rows, seconds):
-        pass
-
-
-BETTER_TOGETHER = Steady({2**power: 0.001 * (1 + 2**power) for power in range(8)})
+BETTER_TOGETHER = Pace({2**power: 0.001 * (1 + 2**power) for power in range(8)})
 """A millisecond a call and one a row."""
 
 
@@ -389,7 +381,9 @@ def test_requests_whose_deadline_has_passed_are_refused_and_never_computed():
             assert isinstance(answer, DeadlineExceeded)
             assert "30 ms" in str(answer)
         with pytest.raises(DeadlineExceeded):
-            await batcher.ask("m", rows(1), temperature=1.0, deadline_s=-0.5)
+            await batcher.ask("m", rows(1), temperature=1.0, deadline_s=0.0)
+        with pytest.raises(DeadlineExceeded, match="1000 ms"):
+            await batcher.ask("m", rows(1), temperature=1.0, deadline_s=1.0, since=time.monotonic() - 2)
         device.go.release(10)
         await first
         assert len(await batcher.ask("m", rows(2), temperature=1.0, deadline_s=5.0)) == 2

@@ -1,5 +1,7 @@
 """The forward pass: the formula in float64, for each part its own temperature."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -91,3 +93,13 @@ def test_a_teacher_that_another_machine_computes_is_not_measured(tmp_path):
     teacher.elsewhere, teacher.most_rows = True, 48
     teacher.member_logits = None
     assert Cpu(max_batch_rows=1024, longest_s=0.2).pace(teacher).rows_within(0.2) == 32
+
+
+def test_what_other_processes_do_meanwhile_does_not_count(tmp_path):
+    teacher = ensemble(tmp_path, members=1, merge="geometric")
+    inner = teacher.member_logits
+    teacher.member_logits = lambda images: (time.sleep(0.02), inner(images))[1]
+    device = Cpu(max_batch_rows=1, longest_s=1.0)
+    assert device.pace(teacher).seconds_of(1) < 0.01
+    device.start(teacher, [Part(random_images(1), 1.0)])()
+    assert device.pace(teacher).seconds_of(1) < 0.01

@@ -39,13 +39,27 @@ def test_faster_batches_are_believed_at_once_and_slower_ones_by_and_by():
     assert pace.seconds_of(3) > 0.012
 
 
-def test_sizes_are_tried_until_one_takes_too_long():
-    tried = []
-    pace = measured(lambda rows: tried.append(rows), most_rows=100, longest_s=10.0)
-    assert sorted(set(tried)) == [1, 2, 4, 8, 16, 32, 64]
-    assert pace.largest == 64
-    tried.clear()
-    assert measured(lambda rows: tried.append(rows), most_rows=100, longest_s=-1.0).largest == 1
+class Passes:
+    """Passes that take a millisecond a call and one a row, by their own clock."""
+
+    def __init__(self) -> None:
+        self.tried: list[int] = []
+        self.now = 0.0
+
+    def __call__(self, rows: int) -> None:
+        self.tried.append(rows)
+        self.now += 0.001 * (1 + rows)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_sizes_are_tried_and_timed_until_one_takes_too_long():
+    passes = Passes()
+    pace = measured(passes, most_rows=100, longest_s=10.0, clock=passes.clock)
+    assert sorted(set(passes.tried)) == [1, 2, 4, 8, 16, 32, 64]
+    assert pace.seconds_of(16) == pytest.approx(0.017)
+    assert measured(passes, most_rows=100, longest_s=0.006, clock=passes.clock).largest == 8
 
 
 def test_a_pace_without_one_row_is_none():
