@@ -123,6 +123,13 @@ class ModelMetadata(_Metadata):
     outputs: tuple[TensorMetadata, ...] | None = None
 
 
+class ModelConfiguration(_Metadata):
+    """`GET /v2/models/{model}/config`, which Triton has."""
+
+    max_batch_size: int = 0
+    """0 where the model itself says how many rows it takes."""
+
+
 # --- asking ------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +187,15 @@ class OipServer:
         """
         response = self._send("GET", f"{_path(model, version)}/ready")
         return response.status_code == httpx.codes.OK
+
+    def configuration(self, model: str, version: str | None = None) -> ModelConfiguration:
+        """Return how a model is set up, from a server with the extension `model_configuration`.
+
+        Raises:
+            TeacherUnavailable: it does not answer.
+            TeacherAnswerInvalid: it has no such model, or not the extension.
+        """
+        return self._described(ModelConfiguration, f"{_path(model, version)}/config")
 
     def infer(self, model: RemoteModel, batch: NDArray[Any]) -> NDArray[Any]:
         """Return the output of one call about a batch as the model's input takes it, in one request.

@@ -9,6 +9,7 @@ from shared.contracts.teachers import Answers, Layout, RemoteModel
 from shared.errors import ModelUnfit, TeacherUnavailable
 from shared.models.signature import ImageTensor, TensorFacts, answering_tensor, image_tensor
 
+_CONFIGURATION_EXTENSION: Final = "model_configuration"
 _CALL_BYTES: Final = 4 * 2**20
 """A request of about this size is on its way while the one before is computed."""
 _MOST_ROWS: Final = 64
@@ -56,6 +57,10 @@ def find_model(
             remedy="Let the first dimension of its input vary, or be 1.",
         )
     binary = BINARY_EXTENSION in described.extensions  # bytes where it has them, there and back
+    rows = takes.rows or _rows(takes, takes.image or image, binary=binary)
+    if _CONFIGURATION_EXTENSION in described.extensions:
+        most = server.configuration(model, version).max_batch_size
+        rows = min(rows, most) if most > 0 else rows
     remote = RemoteModel(
         url=url,
         model=model,
@@ -65,7 +70,7 @@ def find_model(
         layout=takes.layout,
         datatype=takes.datatype,
         binary=binary,
-        rows=takes.rows or _rows(takes, takes.image or image, binary=binary),
+        rows=rows,
         answers=answers,
     )
     return remote, takes, gives.shape[1]

@@ -1,11 +1,13 @@
-"""What every server of the Open Inference Protocol must do for us: the stub, and a real MLServer.
+"""What every server of the Open Inference Protocol must do for us: the stub, a real MLServer, a real Triton.
 
-Name a Python that has `mlserver` in IMAGO_TEST_MLSERVER_PYTHON to run these tests against a real one:
+Name a Python that has `mlserver` in IMAGO_TEST_MLSERVER_PYTHON, and one that has `nvidia-pytriton` in
+IMAGO_TEST_TRITON_PYTHON, to run these tests against real ones, each in an environment of its own:
 `python -m venv /tmp/mlserver && /tmp/mlserver/bin/pip install mlserver`.
 """
 
 import os
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,7 +23,7 @@ from shared.errors import TeacherAnswerInvalid
 from shared.models.making import Means, teacher_of
 from shared.models.probes import make_probe
 from tests.support.any_teachers import described, publish_mixed, publish_model
-from tests.support.oip_server import MLSERVER_PYTHON, MODEL, mlserver, stub_server
+from tests.support.oip_server import MLSERVER_PYTHON, MODEL, TRITON_PYTHON, mlserver, stub_server, triton
 from tests.support.onnx_graphs import linear_logits, linear_weights
 from tests.support.teachers import INPUT, publish, random_images
 
@@ -30,26 +32,22 @@ NORMALISED = ((IMAGES / 255 - 0.25) / 0.5).astype(np.float32).transpose(0, 3, 1,
 LOGITS = linear_logits(IMAGES, *linear_weights(), 0.25, 0.5)
 
 
-@pytest.fixture(
-    params=[
-        "stub-json",
-        "stub-binary",
-        pytest.param(
-            "mlserver",
-            marks=[
-                pytest.mark.integration,
-                pytest.mark.skipif(
-                    MLSERVER_PYTHON not in os.environ,
-                    reason=f"{MLSERVER_PYTHON} names no Python with mlserver; the stub stands for it",
-                ),
-            ],
-        ),
-    ],
-    scope="module",
-)
+REAL = {"mlserver": (mlserver, MLSERVER_PYTHON), "triton": (triton, TRITON_PYTHON)}
+
+
+def real(name: str) -> Any:
+    """Return a parameter that is skipped where the environment names no such server."""
+    variable = REAL[name][1]
+    missing = pytest.mark.skipif(
+        variable not in os.environ, reason=f"{variable} names no Python with it; the stub stands for {name}"
+    )
+    return pytest.param(name, marks=[pytest.mark.integration, missing])
+
+
+@pytest.fixture(params=["stub-json", "stub-binary", real("mlserver"), real("triton")], scope="module")
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "mlserver":
-        with mlserver(tmp_path_factory.mktemp("mlserver")) as address:
+    if request.param in REAL:
+        with REAL[request.param][0](tmp_path_factory.mktemp(request.param)) as address:
             yield address
     else:
         with stub_server(binary=request.param == "stub-binary") as (address, _):
@@ -76,8 +74,11 @@ def remote(url: str, server: OipServer) -> RemoteModel:
 def test_a_server_and_its_model_say_how_it_is_asked(url, server):
     remote, takes, classes = find_model(server, url=url, model=MODEL)
     assert (remote.input, remote.output, remote.layout) == ("pixels", "scores", "NCHW")
-    assert (remote.datatype, remote.rows) == ("float32", 64)
-    assert remote.binary == ("binary_tensor_data" in server.metadata().extensions)
+    assert (remote.datatype, remote.answers) == ("float32", "logits")
+    extensions = server.metadata().extensions
+    assert remote.binary == ("binary_tensor_data" in extensions)
+    # As many as make a good request, or as its configuration allows.
+    assert remote.rows == (16 if "model_configuration" in extensions else 64)
     assert (takes.image, classes) == (INPUT, 4)
     assert server.ready(MODEL)
 
@@ -102,9 +103,9 @@ def test_numbers_that_are_not_finite_come_as_they_are(server, remote):
 
 
 def test_a_model_that_is_not_there_is_refused_in_the_servers_words(server, remote):
-    with pytest.raises(TeacherAnswerInvalid, match=r"status 404 .*nobody not found"):
+    with pytest.raises(TeacherAnswerInvalid, match=r"status 404 .*nobody.* not found"):
         server.model("nobody")
-    with pytest.raises(TeacherAnswerInvalid, match=r"status 404 .*nobody not found"):
+    with pytest.raises(TeacherAnswerInvalid, match=r"status 404 .*nobody.* not found"):
         server.infer(remote.model_copy(update={"model": "nobody"}), NORMALISED)
     assert not server.ready("nobody")
 

@@ -1,11 +1,12 @@
-"""Servers of the Open Inference Protocol v2: a faithful stub that can be at fault, and a real MLServer.
+"""Servers of the Open Inference Protocol v2: a faithful stub that can be at fault, real MLServer and Triton.
 
-Both hold the same model, `shapes`: the linear classifier of `tests.support.onnx_graphs`.
+All hold the same model, `shapes`: the linear classifier of `tests.support.onnx_graphs`.
 """
 
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -29,6 +30,8 @@ from tests.support.teachers import stop
 
 MLSERVER_PYTHON = "IMAGO_TEST_MLSERVER_PYTHON"
 """Names a Python with `mlserver` installed, for the tests that run a real one."""
+TRITON_PYTHON = "IMAGO_TEST_TRITON_PYTHON"
+"""The same with `nvidia-pytriton`, which brings a Triton server for the CPU along."""
 
 MODEL = "shapes"
 INPUTS = [{"name": "pixels", "datatype": "FP32", "shape": [-1, 1, 6, 5]}]
@@ -45,6 +48,8 @@ class Stub:
     binary: bool = False
     inputs: list[dict[str, Any]] | None = field(default_factory=lambda: list(INPUTS))
     outputs: list[dict[str, Any]] | None = field(default_factory=lambda: list(OUTPUTS))
+    max_batch: int | None = None
+    """What the configuration of the model says; None: the server has no such page."""
     ready: bool = True
     datatype: str = "FP32"
     """Of the answer."""
@@ -73,6 +78,7 @@ def stub_app(stub: Stub) -> Starlette:
 
     def server(_request: Request) -> Response:
         extensions = ["classification", "binary_tensor_data"] if stub.binary else []
+        extensions += ["model_configuration"] if stub.max_batch is not None else []
         return JSONResponse({"name": "stub", "version": "1", "extensions": extensions})
 
     def described(request: Request) -> Response:
@@ -85,6 +91,9 @@ def stub_app(stub: Stub) -> Starlette:
                 "outputs": stub.outputs,
             }
         )
+
+    def configuration(request: Request) -> Response:
+        return _known(request) or JSONResponse({"name": MODEL, "max_batch_size": stub.max_batch})
 
     def ready(request: Request) -> Response:
         return _known(request) or Response(status_code=200 if stub.ready else 400)
@@ -109,6 +118,7 @@ def stub_app(stub: Stub) -> Starlette:
         routes += [
             Route(path, described),
             Route(f"{path}/ready", ready),
+            Route(f"{path}/config", configuration),
             Route(f"{path}/infer", infer, methods=["POST"]),
         ]
     return Starlette(routes=routes)
@@ -189,7 +199,7 @@ def _answer(stub: Stub, wanted: dict[str, Any], scores: NDArray[Any]) -> Respons
     )
 
 
-# --- a real one --------------------------------------------------------------------------------------------
+# --- real ones ---------------------------------------------------------------------------------------------
 
 _RUNTIME = """
 import numpy as np
@@ -212,31 +222,106 @@ class Linear(MLModel):
 """
 
 
+_TRITON_MODEL = """
+import sys
+sys.path.insert(0, {packages!r})
+import numpy as np
+import triton_python_backend_utils as triton
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        values = np.fromfile({weights!r}, np.float32)
+        self.weight, self.bias = values[:-4].reshape(-1, 4), values[-4:]
+
+    def execute(self, requests):
+        return [self.answer(triton.get_input_tensor_by_name(one, "pixels").as_numpy()) for one in requests]
+
+    def answer(self, pixels):
+        scores = pixels.reshape(len(pixels), -1).astype(np.float32) @ self.weight + self.bias
+        return triton.InferenceResponse([triton.Tensor("scores", scores.astype(np.float32))])
+"""
+_TRITON_CONFIG = """
+name: "shapes"
+backend: "python"
+max_batch_size: 16
+input [{ name: "pixels" data_type: TYPE_FP32 dims: [1, 6, 5] }]
+output [{ name: "scores" data_type: TYPE_FP32 dims: [4] }]
+instance_group [{ kind: KIND_CPU count: 1 }]
+"""
+
+
+@contextmanager
+def triton(directory: Path) -> Iterator[str]:
+    """Run the model on a real Triton, with the Python that the environment names; yield its address."""
+    packages = Path(_said_by(os.environ[TRITON_PYTHON], "import numpy; print(numpy.__path__[0])")).parent
+    version = _said_by(os.environ[TRITON_PYTHON], "import sys; print('%d.%d' % sys.version_info[:2])")
+    home = packages / "pytriton" / "tritonserver"
+    shutil.copytree(home / "backends", directory / "backends")
+    shutil.copy(
+        home / "python_backend_stubs" / version / "triton_python_backend_stub",
+        directory / "backends" / "python",
+    )
+    model = directory / "models" / MODEL
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text(_TRITON_CONFIG)
+    weights = _write_weights(directory)
+    (model / "1" / "model.py").write_text(_TRITON_MODEL.format(packages=str(packages), weights=str(weights)))
+    (port,) = _free_ports(1)
+    command = [
+        str(home / "bin" / "tritonserver"),
+        f"--model-repository={directory / 'models'}",
+        f"--backend-directory={directory / 'backends'}",
+        "--http-address=127.0.0.1",
+        f"--http-port={port}",
+        "--allow-grpc=false",
+        "--allow-metrics=false",
+    ]
+    libraries = {"LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs")}
+    with _running(command, directory, libraries, f"http://127.0.0.1:{port}") as url:
+        yield url
+
+
 @contextmanager
 def mlserver(directory: Path) -> Iterator[str]:
     """Run the model on a real MLServer, with the Python that the environment names; yield its address."""
-    weight, bias = linear_weights()
-    np.concatenate([weight.reshape(-1), bias]).astype(np.float32).tofile(directory / "weights.f32")
+    _write_weights(directory)
     (directory / "runtime.py").write_text(_RUNTIME)
     model = {"name": MODEL, "implementation": "runtime.Linear", "inputs": INPUTS, "outputs": OUTPUTS}
     (directory / "model-settings.json").write_text(json.dumps(model))
     ports = dict(zip(("http_port", "grpc_port"), _free_ports(2), strict=True))
     settings = {"host": "127.0.0.1", "parallel_workers": 0, "metrics_endpoint": None, **ports}
     (directory / "settings.json").write_text(json.dumps(settings))
-    with (directory / "mlserver.log").open("wb") as log:
-        process = subprocess.Popen(
-            [os.environ[MLSERVER_PYTHON], "-m", "mlserver.cli.main", "start", "."],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": str(directory)},
-            stdout=log,
-            stderr=log,
-        )
+    command = [os.environ[MLSERVER_PYTHON], "-m", "mlserver.cli.main", "start", "."]
     url = f"http://127.0.0.1:{ports['http_port']}"
+    with _running(command, directory, {"PYTHONPATH": str(directory)}, url):
+        yield url
+
+
+@contextmanager
+def _running(command: list[str], directory: Path, variables: dict[str, str], url: str) -> Iterator[str]:
+    """Run a server until the block ends; enter it once the model is ready."""
+    log = directory / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=directory, env={**os.environ, **variables}, stdout=output, stderr=output
+        )
     try:
-        _wait_until_ready(process, f"{url}/v2/models/{MODEL}/ready", directory / "mlserver.log")
+        _wait_until_ready(process, f"{url}/v2/models/{MODEL}/ready", log)
         yield url
     finally:
         stop(process)
+
+
+def _write_weights(directory: Path) -> Path:
+    weight, bias = linear_weights()
+    path = directory / "weights.f32"
+    np.concatenate([weight.reshape(-1), bias]).astype(np.float32).tofile(path)
+    return path
+
+
+def _said_by(python: str, code: str) -> str:
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _free_ports(count: int) -> list[int]:

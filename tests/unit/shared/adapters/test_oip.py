@@ -254,6 +254,14 @@ def test_a_call_has_as_many_images_as_make_a_request_of_some_megabytes(
     assert found(served)[0].rows == 1
 
 
+@pytest.mark.parametrize(("configured", "rows"), [(8, 8), (500, 64), (0, 64)])
+def test_no_call_has_more_images_than_the_servers_configuration_allows(
+    served, stub, monkeypatch, configured, rows
+):
+    monkeypatch.setattr(stub, "max_batch", configured)
+    assert found(served)[0].rows == rows
+
+
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "", "a?b", "a b"])
 def test_a_name_that_would_be_another_path_is_no_model(name):
     with pytest.raises(ValidationError):
