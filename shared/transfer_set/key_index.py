@@ -4,6 +4,7 @@ Keys come down to 64 bits. Two that come down to the same are taken for each oth
 row compares its whole key.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shared.transfer_set.places import room_for
 
 _BUCKET_ROWS: Final = 16_384
 
@@ -30,9 +33,8 @@ class KeyIndex:
             folder: where the file is made.
 
         Raises:
-            OSError: the file does not fit.
+            StoreFull: the file does not fit.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         drawn, rows, count = _file(most, np.uint64, folder), _file(most, np.int64, folder), 0
         for first, part in hashes:
             here = slice(count, count + len(part))
@@ -86,8 +88,10 @@ def _file(rows: int, dtype: type[Any], folder: Path) -> NDArray[Any]:
     """Return an array in a file without a name."""
     if not rows:
         return np.empty(0, dtype)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, dtype, "w+", shape=(rows,))
+    with room_for(folder / "keys"), tempfile.TemporaryFile(dir=folder) as file:
+        # All of it now: a page that does not fit later is no error but the end of the process (SIGBUS).
+        os.posix_fallocate(file.fileno(), 0, rows * np.dtype(dtype).itemsize)
+        return np.memmap(file, dtype, "r+", shape=(rows,))
 
 
 def _bucket(hashes: NDArray[np.uint64], shift: np.uint64, bits: int) -> NDArray[np.int64]:

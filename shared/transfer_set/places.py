@@ -99,12 +99,12 @@ class FolderFiles:
 
     def put_once(self, name: str, data: bytes) -> bool:
         """Write aside, sync, then link: of several processes exactly one wins."""
-        with _room_for(self.directory / name) as path:
+        with room_for(self.directory / name) as path:
             return write_once(path, data)
 
     def put(self, name: str, data: bytes) -> None:
         """Write aside, sync, then rename."""
-        with _room_for(self.directory / name) as path:
+        with room_for(self.directory / name) as path:
             write_atomic(path, data)
 
     def remove(self, name: str) -> None:
@@ -149,7 +149,7 @@ class Folder:
 
 
 @contextmanager
-def _room_for(path: Path) -> Iterator[Path]:
+def room_for(path: Path) -> Iterator[Path]:
     """Make the folder of a file that is written meanwhile, and name the error where it does not fit."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

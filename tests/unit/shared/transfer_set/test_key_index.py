@@ -1,10 +1,12 @@
 """Rows are found by the hash of their key."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from shared.errors import StoreFull
 from shared.transfer_set.key_index import KeyIndex, hash_keys
 
 
@@ -52,3 +54,15 @@ def test_hashes_are_the_same_everywhere() -> None:
         hashed = ((hashed ^ hashed >> 27) * 0x94D049BB133111EB) & mask
         hashed ^= hashed >> 31
     assert hash_keys(np.arange(10, dtype=np.uint8)[np.newaxis]).tolist() == [hashed]
+
+
+def test_a_disk_that_is_full_is_an_error_and_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", no_space)
+    with pytest.raises(StoreFull, match="keys"):
+        KeyIndex(iter([(0, hash_keys(keys_of(10)))]), 10, tmp_path)
+    assert list(tmp_path.iterdir()) == []
