@@ -38,7 +38,11 @@ from services.worker.stages.transfer_set import (
     complete_transfer_set,
     plan_transfer_set,
 )
-from services.worker.stages.transfer_sets.examples import live_examples, taught_examples
+from services.worker.stages.transfer_sets.examples import (
+    live_examples,
+    named_by_teacher,
+    taught_examples,
+)
 from services.worker.stages.transfer_sets.live import LiveTransferSet
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetManifest
@@ -56,6 +60,10 @@ from shared.distillation.reports.files import report_files, write_files
 from shared.jobs.checks import check_distillation
 from shared.models.network import Network
 
+TWIN_OF_UNLABELLED = (
+    "the training images have no labels: the untaught twin learned the class that the teacher names for "
+    "each, so the verdict says what soft targets are worth beyond that"
+)
 _TEACHER_TIMINGS = 20
 
 
@@ -190,6 +198,8 @@ def _learn_live(job: _Job, client: TeacherClient) -> _Learned:
 def _train(job: _Job, transfer_set: str, examples: Examples) -> Path:
     """Train all nets on the examples of the transfer set of this digest."""
     context, spec = job.context, job.spec
+    if examples.labels is None:
+        examples = named_by_teacher(examples)
     inputs: dict[str, JsonValue] = {
         "dataset": job.manifest.digest,
         "transfer_set": transfer_set,
@@ -302,7 +312,9 @@ def _report(
         latency=exported.outcome.latency,
         teacher_latency_ms=outcome.teacher_latency_ms,
         curves=curves,
-        warnings=warnings_after(pair, curves),
+        warnings=warnings_after(pair, curves)
+        if job.manifest.labelled
+        else (*pair.warnings, TWIN_OF_UNLABELLED),
         cost=cost_of(
             context,
             seconds,

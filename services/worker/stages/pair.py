@@ -148,6 +148,8 @@ def best_untaught(
 
     Like this job's: of the same network, on the same images and labels of the same dataset.
     """
+    if not manifest.labelled:
+        return None  # the twins there learned what their teachers named
     best: tuple[float, str] | None = None
     for report in reports:
         if report.dataset_digest != manifest.digest or _likeness(report.spec) != _likeness(spec):

@@ -121,14 +121,13 @@ def features_of_teacher(
 
 
 def labelled_examples(context: JobContext, dataset: str) -> Examples:
-    """Return a dataset's training and validation splits as tensors."""
+    """Return a dataset's training and validation splits as tensors; labels None where training has none."""
     train = context.store.datasets.load(dataset, "train")
     validation = context.store.datasets.load(dataset, "validation")
-    assert train.labels is not None, "checked before"
     assert validation.labels is not None, "checked before"
     return Examples(
         images=outcomes.tensor(train.images),
-        labels=outcomes.tensor(train.labels),
+        labels=outcomes.tensor(train.labels) if train.labels is not None else None,
         validation_images=outcomes.tensor(validation.images),
         validation_labels=outcomes.tensor(validation.labels),
     )

@@ -35,7 +35,19 @@ def need_labels(name: str, manifest: DatasetManifest, needed_for: str) -> None:
         LabelsMissing: there are no labels, or no names of classes.
         InvalidDataset: the validation or the test split is empty.
     """
-    if not manifest.labelled or not manifest.classes:
+    if not manifest.labelled:
+        raise LabelsMissing(name, needed_for)
+    need_held_out(name, manifest, needed_for)
+
+
+def need_held_out(name: str, manifest: DatasetManifest, needed_for: str) -> None:
+    """Raise where the dataset has no labelled images to validate or to test on; those to train may have none.
+
+    Raises:
+        LabelsMissing: there are no names of classes.
+        InvalidDataset: the validation or the test split is empty.
+    """
+    if not manifest.classes:
         raise LabelsMissing(name, needed_for)
     for split, count in (("validation", manifest.counts.validation), ("test", manifest.counts.test)):
         if count < 1:

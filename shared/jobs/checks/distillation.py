@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from shared.contracts.datasets import DatasetView
+from shared.contracts.datasets import DatasetManifest, DatasetView
 from shared.contracts.specs import DistillationSpec
 from shared.contracts.teachers import TeacherDescription
 from shared.contracts.training import BiasRepair, Objective
@@ -11,9 +11,10 @@ from shared.errors import (
     ClassMismatch,
     DecoupledNeedsClasses,
     InvalidPrior,
+    LabelsMissing,
     ViewsBelongToTransferSet,
 )
-from shared.jobs.checks.common import dataset_of, need_fit, need_labels
+from shared.jobs.checks.common import dataset_of, need_fit, need_held_out
 from shared.jobs.checks.transfer_set import check_asking, check_transfer_set
 from shared.jobs.ports import Catalogue
 
@@ -52,9 +53,18 @@ def check_distillation(spec: DistillationSpec, dataset: DatasetView, teacher: Te
     if wanted is not None and wanted != teacher.classes:
         raise ClassMismatch("the student", wanted, f"teacher {spec.teacher!r}", teacher.classes)
     if dataset.manifest is not None:
-        need_labels(spec.dataset, dataset.manifest, "the untaught twin")
+        _need_labels(spec, dataset.manifest)
         need_fit(spec.dataset, dataset.manifest, spec.teacher, teacher)
-    check_transfer_set(spec, dataset.manifest, labels_for="the untaught twin")
+    # Where nothing is labelled the twin learns what the teacher names; where labels are, it needs some.
+    unlabelled = dataset.manifest is not None and not dataset.manifest.labelled
+    check_transfer_set(spec, dataset.manifest, labels_for=None if unlabelled else "the untaught twin")
+
+
+def _need_labels(spec: DistillationSpec, manifest: DatasetManifest) -> None:
+    """Raise where labels are missing that the objective needs, or that validate and test."""
+    if not manifest.labelled and spec.objective.needs_labels:
+        raise LabelsMissing(spec.dataset, "the objective's hard labels")
+    need_held_out(spec.dataset, manifest, "a distillation")
 
 
 def check_objective(objective: Objective, name: str, teacher: TeacherDescription) -> None:

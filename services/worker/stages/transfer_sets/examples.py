@@ -52,6 +52,20 @@ def live_examples(examples: Examples, wanted: Wanted, live: LiveLogits) -> Examp
     )
 
 
+def named_by_teacher(examples: Examples) -> Examples:
+    """Return the examples with the class that the teacher gives each image, as it is, for a label.
+
+    Of images that nobody labelled this is what an untaught twin can learn from; of live answers those to the
+    first view are waited for.
+    """
+    if examples.live is not None:
+        said = examples.live.logits(0)
+    else:
+        assert examples.teacher_logits is not None, "a teacher was asked"
+        said = examples.teacher_logits[0]
+    return replace(examples, labels=said.float().argmax(-1))
+
+
 def as_torch(answers: Array | topk.SparseLogits) -> TeacherLogits:
     """Return stored answers as tensors of their own memory."""
     if isinstance(answers, topk.SparseLogits):

@@ -17,7 +17,7 @@ from shared.contracts.specs import (
     SweepSpec,
     TransferSetJobSpec,
 )
-from shared.contracts.training import StudentSpec
+from shared.contracts.training import Objective, StudentSpec
 from shared.errors import (
     ClassMismatch,
     DatasetNotFound,
@@ -114,11 +114,24 @@ def test_images_of_another_size_than_the_teacher_takes_are_refused_with_both_siz
         check(spec, KnownThings(teacher=teacher_description(preprocessing=wide)))
 
 
-@pytest.mark.parametrize("spec", LABELLED)
+def test_a_student_may_learn_from_images_without_labels_where_its_objective_needs_none() -> None:
+    unlabelled = KnownThings(dataset_view(dataset_manifest(labelled=False)))
+    check(distillation_spec(), unlabelled)
+    with pytest.raises(LabelsMissing, match="the objective's hard labels"):
+        check(distillation_spec(objective=Objective(hard_weight=0.1)), unlabelled)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in LABELLED if spec.kind != "distillation"])
 @pytest.mark.parametrize("changes", [{"labelled": False}, {"labelled": False, "classes": ()}])
 def test_images_without_labels_are_refused(spec: JobSpec, changes: dict[str, object]) -> None:
     with pytest.raises(LabelsMissing):
         check(spec, KnownThings(dataset_view(dataset_manifest(**changes))))
+
+
+def test_a_student_cannot_learn_where_nothing_is_labelled_to_judge_it_by() -> None:
+    nothing = KnownThings(dataset_view(dataset_manifest(labelled=False, classes=())))
+    with pytest.raises(LabelsMissing):
+        check(distillation_spec(), nothing)
 
 
 @pytest.mark.parametrize("spec", LABELLED)

@@ -135,7 +135,7 @@ def test_a_kind_that_needs_the_whole_set_before_it_goes_on_cannot_ask_live(spec:
 def test_a_distillation_asks_live_by_itself_or_spreads_its_questions_but_not_both() -> None:
     for asking in (LIVE, Asking(tasks=8)):
         check(distillation_spec(asking=asking), KnownThings())
-    with pytest.raises(AskingImpossible, match="`asking.tasks` is 8"):
+    with pytest.raises(AskingImpossible, match=r"`asking\.tasks` is 8"):
         check(distillation_spec(asking=Asking(live=True, tasks=8)), KnownThings())
 
 

@@ -174,6 +174,23 @@ def test_a_student_learns_while_its_teacher_is_asked_and_the_report_gives_the_wa
     assert (told[0].done, told[-1].done) == (0, 600)
 
 
+def test_a_student_learns_of_images_that_nobody_labelled_beside_a_twin_that_learns_what_its_teacher_names(
+    bench: Bench,
+):
+    splits = {name: bench.store.datasets.load("quarters", name) for name in ("train", "validation", "test")}
+    splits["train"] = Split(splits["train"].images, None)
+    bench.store.datasets.put("unlabelled", splits, classes=NAMES, source="a test")
+    changes = {"dataset": "unlabelled", "objective": Objective(temperature=2.0)}
+    bench.run("j-1", DISTILLED.model_copy(update=changes))
+    learned = DistillationReport.model_validate_json(bench.store.job("j-1").report_json.read_bytes())
+    # The stand-in teacher is right about the brightest quarter, so both learn it.
+    assert learned.taught.accuracy > 0.6
+    assert learned.untaught.accuracy > 0.6
+    assert distillation.TWIN_OF_UNLABELLED in learned.warnings
+    assert learned.pair is not None
+    assert learned.pair.untaught_accuracy is None
+
+
 def test_a_distillation_spreads_its_questions_too(bench: Bench):
     bench.run("j-1", DISTILLED.model_copy(update={"asking": Asking(tasks=2), "budget": Budget(epochs=1)}))
     report = DistillationReport.model_validate_json(bench.store.job("j-1").report_json.read_bytes())

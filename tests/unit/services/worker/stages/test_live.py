@@ -1,5 +1,6 @@
 """A transfer set that is asked for while nets are trained on it: what comes, when, and at what cost."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import torch
 
 from services.worker.stages.transfer_set import Planned, complete_transfer_set, plan_transfer_set
 from services.worker.stages.transfer_sets import summaries
-from services.worker.stages.transfer_sets.examples import live_examples
+from services.worker.stages.transfer_sets.examples import live_examples, named_by_teacher, taught_examples
 from services.worker.stages.transfer_sets.live import LiveTransferSet
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import Preprocessing
@@ -179,6 +180,21 @@ def test_what_is_stored_already_needs_neither_thread_nor_teacher(stack: Stack):
             np.testing.assert_array_equal(live.logits(view).float().numpy(), stored.astype(np.float32))
         assert live.waited_s == 0
         assert live.digest == built.digest
+
+
+def test_images_without_labels_have_the_class_that_the_teacher_names_for_the_image_as_it_is(stack: Stack):
+    plan = planned(stack)
+    unlabelled = dataclasses.replace(stack.whole(), labels=None)
+    with live_of(stack, plan) as live:
+        named = named_by_teacher(live_examples(unlabelled, plan.wanted, live)).labels
+    client: Any = stack.client
+    built = complete_transfer_set(plan, client)
+    stored = taught_examples(unlabelled, stack.stored(built), temperature=1.0)
+    assert stored.labels is None
+    expected = stack.client.answer(stored.images.numpy()).argmax(-1)
+    for labels in (named, named_by_teacher(stored).labels):
+        assert labels is not None
+        assert labels.tolist() == expected.tolist()
 
 
 def test_of_the_largest_logits_a_view_has_the_same_classes_and_rest_as_the_stored_set(stack: Stack):
