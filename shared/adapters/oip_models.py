@@ -2,11 +2,13 @@
 
 from typing import Final
 
+import numpy as np
+
 from shared.adapters.oip import ModelMetadata, OipServer, TensorMetadata
 from shared.adapters.oip_bodies import BINARY_EXTENSION, NUMPY_NAMES
 from shared.contracts.images import ImageInput
 from shared.contracts.teachers import Answers, Layout, RemoteModel
-from shared.errors import ModelUnfit, TeacherUnavailable
+from shared.errors import ModelUnfit, TeacherAnswerInvalid, TeacherUnavailable
 from shared.models.signature import ImageTensor, TensorFacts, answering_tensor, image_tensor
 
 _CONFIGURATION_EXTENSION: Final = "model_configuration"
@@ -56,11 +58,6 @@ def find_model(
             f"model {model!r} takes exactly {takes.rows} images a call",
             remedy="Let the first dimension of its input vary, or be 1.",
         )
-    binary = BINARY_EXTENSION in described.extensions  # bytes where it has them, there and back
-    rows = takes.rows or _rows(takes, takes.image or image, binary=binary)
-    if _CONFIGURATION_EXTENSION in described.extensions:
-        most = server.configuration(model, version).max_batch_size
-        rows = min(rows, most) if most > 0 else rows
     remote = RemoteModel(
         url=url,
         model=model,
@@ -69,11 +66,29 @@ def find_model(
         output=gives.name,
         layout=takes.layout,
         datatype=takes.datatype,
-        binary=binary,
-        rows=rows,
+        rows=1,
         answers=answers,
     )
-    return remote, takes, gives.shape[1]
+    sees = takes.image or image
+    binary = BINARY_EXTENSION in described.extensions or _takes_bytes(server, remote, takes, sees)
+    rows = takes.rows or _rows(takes, sees, binary=binary)
+    if _CONFIGURATION_EXTENSION in described.extensions:
+        most = server.configuration(model, version).max_batch_size
+        rows = min(rows, most) if most > 0 else rows
+    return remote.model_copy(update={"binary": binary, "rows": rows}), takes, gives.shape[1]
+
+
+def _takes_bytes(server: OipServer, remote: RemoteModel, takes: ImageTensor, sees: ImageInput | None) -> bool:
+    """Try whether a server takes tensors as bytes though it does not say so, as KServe 0.21 does."""
+    if sees is None:
+        return False
+    image = (sees.height, sees.width, takes.channels)
+    shape = image if remote.layout == "NHWC" else (image[2], *image[:2])
+    try:
+        server.infer(remote.model_copy(update={"binary": True}), np.zeros((1, *shape), remote.datatype))
+    except (TeacherAnswerInvalid, TeacherUnavailable):
+        return False
+    return True
 
 
 def _rows(takes: ImageTensor, image: ImageInput | None, *, binary: bool) -> int:

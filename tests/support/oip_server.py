@@ -46,6 +46,8 @@ class Stub:
     """What the stub says and does; a test changes it while it runs."""
 
     binary: bool = False
+    says_so: bool = True
+    """Whether its description lists the binary extension, where it has it."""
     inputs: list[dict[str, Any]] | None = field(default_factory=lambda: list(INPUTS))
     outputs: list[dict[str, Any]] | None = field(default_factory=lambda: list(OUTPUTS))
     max_batch: int | None = None
@@ -77,7 +79,7 @@ def stub_app(stub: Stub) -> Starlette:
     """Return the stub as an ASGI app."""
 
     def server(_request: Request) -> Response:
-        extensions = ["classification", "binary_tensor_data"] if stub.binary else []
+        extensions = ["classification", "binary_tensor_data"] if stub.binary and stub.says_so else []
         extensions += ["model_configuration"] if stub.max_batch is not None else []
         return JSONResponse({"name": "stub", "version": "1", "extensions": extensions})
 
@@ -103,6 +105,8 @@ def stub_app(stub: Stub) -> Starlette:
         if unknown is not None:
             return unknown
         body = await request.body()
+        if _LENGTH in request.headers and not stub.binary:
+            return JSONResponse({"error": "Internal Server Error"}, 500)  # as MLServer does
         length = int(request.headers.get(_LENGTH, len(body)))
         order = json.loads(body[:length])
         pixels = _tensor(order["inputs"][0], body[length:])

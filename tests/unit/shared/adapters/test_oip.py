@@ -254,6 +254,11 @@ def test_a_call_has_as_many_images_as_make_a_request_of_some_megabytes(
     assert found(served)[0].rows == 1
 
 
+def test_a_server_that_takes_bytes_and_does_not_say_so_is_sent_bytes(served, stub, monkeypatch):
+    monkeypatch.setattr(stub, "says_so", False)
+    assert found(served)[0].binary == stub.binary
+
+
 @pytest.mark.parametrize(("configured", "rows"), [(8, 8), (500, 64), (0, 64)])
 def test_no_call_has_more_images_than_the_servers_configuration_allows(
     served, stub, monkeypatch, configured, rows
