@@ -17,7 +17,7 @@ from services.worker.stages.importing.said import (
     preprocessor,
     read_json,
 )
-from services.worker.stages.importing.weights import as_float32, need_fit, read_weights
+from services.worker.stages.importing.weights import SHOWN, as_float32, need_fit, read_weights
 from shared.artefacts.model_files import CONFIG, WEIGHTS
 from shared.contracts.architectures import Architecture, Timm, Transformers
 from shared.contracts.datasets import DatasetManifest
@@ -96,7 +96,8 @@ def read_transformers(source: TransformersSource, folder: Path, dataset: Dataset
     lacking = sorted({*loading["missing_keys"], *(str(one) for one in loading["mismatched_keys"])})
     if lacking:
         raise InvalidModelFiles(
-            f"{len(lacking)} tensors of the net are missing or of another shape: {', '.join(lacking[:8])}",
+            f"{len(lacking)} tensors of the net are missing or of another shape: "
+            f"{', '.join(lacking[:SHOWN])}",
             remedy="Send the weights of the whole classifier, its head among them.",
         )
     said = preprocessor(folder)
@@ -104,7 +105,7 @@ def read_transformers(source: TransformersSource, folder: Path, dataset: Dataset
     classes = class_names(source, folder, config.id2label)
     need_count(classes, config.num_labels, "the net")
     seen = _seen_of(config, said, source, dataset)
-    said = _with_size_told(said, seen)
+    said = _with_size_told(_with_rest_told(said, sorted(loading["unexpected_keys"])), seen)
     raw = json.loads(config.to_json_string(use_diff=False))
     architecture = Transformers(
         config={name: value for name, value in raw.items() if name not in _NOT_OF_THE_NET}
@@ -197,6 +198,17 @@ def _seen_of(config: Any, said: Said, source: TeacherSource, dataset: DatasetMan
     if isinstance(size, list | tuple):
         return ImageInput(height=int(size[0]), width=int(size[1]), channels=channels)
     return _sized(said, channels, source, dataset)
+
+
+def _with_rest_told(said: Said, names: list[str]) -> Said:
+    """Return what files say with a finding where the weights hold more than the net."""
+    if not names:
+        return said
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    told = warning(
+        "tensors", f"{len(names)} are no part of the net and left out: {', '.join(names[:SHOWN])}{more}"
+    )
+    return replace(said, findings=(*said.findings, told))
 
 
 def _with_size_told(said: Said, seen: ImageInput) -> Said:

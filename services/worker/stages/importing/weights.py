@@ -11,7 +11,8 @@ from shared.errors import InvalidModelFiles
 from shared.models.checkpoints import read_tensors
 from shared.models.network import Network
 
-_SHOWN: Final = 8
+SHOWN: Final = 8
+"""Tensors that are named one by one."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -76,8 +77,8 @@ def need_fit(tensors: Mapping[str, Tensor], network: Network, file: str) -> dict
 def _listed(what: str, names: list[str]) -> list[str]:
     if not names:
         return []
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{len(names)} tensors are {what}: {', '.join(names[:_SHOWN])}{more}"]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"{len(names)} tensors are {what}: {', '.join(names[:SHOWN])}{more}"]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from shared.contracts.architectures import Timm
+from services.worker.stages.importing.nets import need_same_answers
+from services.worker.stages.importing.weights import as_float32
+from shared.contracts.architectures import Timm, Transformers
 from shared.contracts.images import ImageInput
 from shared.contracts.teacher_sources import (
     SentFiles,
@@ -22,6 +24,9 @@ from shared.errors import (
     ExtraMissing,
     InvalidModelFiles,
 )
+from shared.models.checkpoints import net_tensors
+from shared.models.foreign import ForeignNet
+from shared.models.network import Network
 from tests.support.distilling import SHAPES, shapes
 from tests.support.importing import Place, of, outcomes
 
@@ -108,6 +113,29 @@ def test_weights_without_a_head_are_refused(place: Place):
     save_file(rest, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidModelFiles, match=r"2 tensors of the net are missing.*classifier"):
         place.take(TransformersSource(files=SentFiles(folder="mine")))
+
+
+def test_tensors_that_are_no_part_of_the_net_are_told(place: Place):
+    net = hugging_face(place.folder(), "resnet")
+    more = net.state_dict() | {"teacher_head.weight": torch.zeros(2)}
+    save_file(more, place.folder() / "model.safetensors", metadata={"format": "pt"})
+    report = place.take(TransformersSource(files=SentFiles(folder="mine")))
+    assert "1 are no part of the net and left out: teacher_head.weight" in of(report, "tensors").detail
+
+
+def test_a_net_whose_configuration_makes_another_one_is_refused(place: Place):
+    net = hugging_face(place.folder(), "resnet")
+    seen = ImageInput(height=16, width=16, channels=3)
+    config = {
+        name: value for name, value in net.config.to_dict().items() if name not in ("id2label", "label2id")
+    }
+    network = Network(Transformers(config=config), seen, 4)
+    tensors = as_float32(net_tensors(ForeignNet(net)))
+    need_same_answers(net, network, tensors, seen)
+    name = next(name for name in tensors if name.endswith("running_mean"))
+    tensors[name] = tensors[name] + 0.1
+    with pytest.raises(InvalidModelFiles, match="answers otherwise"):
+        need_same_answers(net, network, tensors, seen)
 
 
 def test_a_folder_that_the_library_does_not_read_is_refused_in_its_words(place: Place):
