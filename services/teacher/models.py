@@ -95,8 +95,7 @@ class Teachers:
 
         Raises:
             TeacherNotFound: there is no teacher of this name.
-            TeacherChanged: the name stands for another digest, or that of a member of the ensemble does, or
-                a server answers otherwise than when it was added.
+            TeacherChanged: the name stands for another digest, or that of a member of the ensemble does.
             Corrupt: its files are not what its digest says.
             TeacherAnswerInvalid: its weights make no net, or one that answers no finite numbers.
             DistillationError: what else `teacher_of` raises.

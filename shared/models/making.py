@@ -51,6 +51,9 @@ class Means:
 def teacher_of(description: TeacherDescription, means: Means, *, unproven: bool = False) -> AnsweringTeacher:
     """Return the teacher of this description, ready to answer.
 
+    One that is elsewhere, or has a member there, is asked nothing here: whoever loads teachers would wait for
+    its server. It is compared with its probe before its first answer.
+
     Args:
         description: of the teacher.
         means: what it is made with.
@@ -61,14 +64,13 @@ def teacher_of(description: TeacherDescription, means: Means, *, unproven: bool 
             no finite logits for a black and a white image.
         InvalidModelFiles: its graph does not run.
         OipHostNotAllowed: its server may not be asked here.
-        TeacherUnavailable: its server does not answer.
-        TeacherChanged: its server, or a member, is no longer what it was when the teacher was added.
+        TeacherChanged: a member is no longer what it was when the teacher was added.
         ClassMismatch, InputMismatch, TeacherDoesNotTemper: its members cannot answer together.
         Corrupt, TeacherNotFound: a file or a member is not there, or not as its digest says.
     """
     need_precision(description)
     teacher = _made(description, means)
-    if not unproven:
+    if not (unproven or teacher.elsewhere):
         check_answer(teacher)
     return teacher
 

@@ -1,5 +1,6 @@
 """Teachers in memory: new ones appear, old ones make room, broken ones are refused."""
 
+import socket
 import threading
 import weakref
 
@@ -10,11 +11,19 @@ import torch
 from services.teacher.device import answer
 from services.teacher.lanes import Part
 from services.teacher.models import Teachers
+from shared.adapters import oip
 from shared.adapters.oip import AllowedHosts
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp, ResNet
 from shared.contracts.teachers import RemoteModel
-from shared.errors import Corrupt, OipHostNotAllowed, TeacherAnswerInvalid, TeacherChanged, TeacherNotFound
+from shared.errors import (
+    Corrupt,
+    OipHostNotAllowed,
+    TeacherAnswerInvalid,
+    TeacherChanged,
+    TeacherNotFound,
+    TeacherUnavailable,
+)
 from shared.models.checkpoints import stack, to_arrays
 from shared.models.mixed import MixedTeacher
 from shared.models.network import Network
@@ -262,6 +271,28 @@ def test_the_server_of_a_teacher_must_be_among_those_that_may_be_asked(tmp_path)
     publish_model(tmp_path, "far", model, {"probe.safetensors": probe})
     with pytest.raises(OipHostNotAllowed, match="models:8000"):
         teachers(tmp_path).hold("far")
+
+
+def test_a_server_that_does_not_answer_keeps_nobody_waiting_until_it_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(oip, "_FIRST_WAIT_S", 0.001)
+    with socket.socket() as silent:  # takes connections, and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.setblocking(False)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        model = RemoteModel(url=url, model="shapes", input="pixels", output="scores")
+        probe = make_probe(lambda images: np.zeros((len(images), 4), np.float32), INPUT)
+        far = publish_model(tmp_path, "far", model, {"probe.safetensors": probe})
+        publish_mixed(tmp_path, [far, publish(tmp_path)])
+        held = teachers(tmp_path, oip_hosts=AllowedHosts.of("127.0.0.1"), oip_timeout_s=0.2)
+        for name in ("far", "mixed"):
+            _, teacher = held.hold(name)
+            assert teacher.elsewhere
+            with pytest.raises(BlockingIOError):
+                silent.accept()  # nobody has called
+            with pytest.raises(TeacherUnavailable, match=r"no answer in 0\.2 s"):
+                teacher.member_logits(torch.from_numpy(random_images(2)))
+            silent.accept()[0].close()
 
 
 def test_a_server_without_a_probe_is_no_teacher(tmp_path):
