@@ -6,7 +6,7 @@ import torch
 
 from shared.contracts.architectures import Architecture, Cnn, Mlp, ResNet
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.teachers import Nets, TeacherDescription
+from shared.contracts.teachers import Nets, TeacherDescription, tempers
 from shared.errors import InputMismatch, InvalidTemperature
 from shared.models.checkpoints import load_into, stack, unstack
 from shared.models.ensemble import StackedEnsemble, merge_logits
@@ -58,7 +58,7 @@ def test_rows_have_zero_mean(merge):
 
 @pytest.mark.parametrize(("merge", "members"), [("geometric", 3), ("geometric", 1), ("arithmetic", 1)])
 def test_where_a_teacher_tempers_its_logits_at_t_are_those_at_1_divided_by_t(merge, members):
-    assert tempers(merge, members)
+    assert tempers(Nets(architecture=ARCHITECTURE, members=members, merge=merge))
     z = member_logits(members)
     torch.testing.assert_close(
         merge_logits(z, temperature=7.0, merge=merge), merge_logits(z, temperature=1.0, merge=merge) / 7
@@ -66,7 +66,7 @@ def test_where_a_teacher_tempers_its_logits_at_t_are_those_at_1_divided_by_t(mer
 
 
 def test_an_arithmetic_ensemble_does_not_temper():
-    assert not tempers("arithmetic", 2)
+    assert not tempers(Nets(architecture=ARCHITECTURE, members=2, merge="arithmetic"))
     z = member_logits()
     at_7, at_1 = (merge_logits(z, temperature=t, merge="arithmetic") for t in (7.0, 1.0))
     assert (at_7 - at_1 / 7).abs().max() > 0.01
