@@ -188,9 +188,11 @@ def shard_file(number: int) -> str:
 
 
 def default_shard_rows(inputs: TransferSetInputs) -> int:
-    """Return how many rows a shard has: at most 8,192, and so few that their images take 64 MiB at most."""
-    bytes_a_row = max(inputs.input.values, 4 * len(inputs.classes))
-    return max(1, min(MOST_SHARD_ROWS, _SHARD_BYTES // bytes_a_row))
+    """Return how many rows a shard has: at most 8,192, and so few that 32-bit logits take 64 MiB at most.
+
+    Images do not count: those of a request are made when it is sent.
+    """
+    return max(1, min(MOST_SHARD_ROWS, _SHARD_BYTES // (4 * len(inputs.classes))))
 
 
 def preprocessing_digest(preprocessing: Preprocessing) -> str:

@@ -51,8 +51,18 @@ class Batch:
     views: NDArray[np.int32]
     parameters: ViewParameters
     """How the n views are made."""
-    images: NDArray[np.uint8]
-    """The views themselves, n x H x W x C."""
+    split: NDArray[np.uint8]
+    """The training split that they are views of."""
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """The views themselves, n x H x W x C, made anew each time."""
+        return self.views_of(0, len(self.rows))
+
+    def views_of(self, begin: int, end: int) -> NDArray[np.uint8]:
+        """Return the views from one row up to another: those of a whole shard may be large."""
+        part = slice(begin, end)
+        return apply_views(self.split[self.rows[part]], self.parameters[part])
 
 
 @dataclass(frozen=True)
@@ -306,7 +316,7 @@ class TransferSetWriter:
     def _batch(self, number: int, wanted: NDArray[np.bool_]) -> Batch:
         shard = self._rows(number)
         rows, parameters = shard.rows[wanted], shard.parameters[wanted]
-        return Batch(rows, shard.views[wanted], parameters, apply_views(self._images[rows], parameters))
+        return Batch(rows, shard.views[wanted], parameters, self._images)
 
     def _find(self, number: int) -> tuple[NDArray[np.bool_], dict[str, Array]]:
         """Return for which rows of a shard an answer is known, and the answers, 0 for the others."""

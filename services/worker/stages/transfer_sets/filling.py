@@ -6,6 +6,7 @@ and no more than one is in memory; requests overlap within a shard.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,8 +46,8 @@ class Questioner:
         """Yield where answers begin and the softened logits z/T, in the order in which they come.
 
         Args:
-            images: given the first and the one behind the last of the rows, returns their images; called as
-                requests get free.
+            images: given the first and the one behind the last of the rows, returns their images; called in a
+                thread as requests get free, one ahead.
             rows: how many there are.
             temperature: T at which the teacher is asked.
             step: images a request; None is `request_rows`.
@@ -57,7 +58,7 @@ class Questioner:
             TeacherAnswerInvalid: what it answers cannot be logits.
         """
         step = step or request_rows(self.teacher)
-        requests = (images(start, min(start + step, rows)) for start in range(0, rows, step))
+        requests = _ahead(images, [(start, min(start + step, rows)) for start in range(0, rows, step)])
         for index, logits in self.client.soft_targets(
             self.teacher.name,
             requests,
@@ -66,6 +67,20 @@ class Questioner:
             should_stop=self.should_stop,
         ):
             yield index * step, logits
+
+
+def _ahead(
+    make: Callable[[int, int], NDArray[np.uint8]], parts: Iterable[tuple[int, int]]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield what is made of each part, the next one in the making while one is used."""
+    with ThreadPoolExecutor(1, "next request") as thread:
+        coming: Future[NDArray[np.uint8]] | None = None
+        for part in parts:
+            made, coming = coming, thread.submit(make, *part)
+            if made is not None:
+                yield made.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def request_rows(teacher: TeacherDescription) -> int:
@@ -143,9 +158,7 @@ def _answers(
     rows, classes = len(batch.rows), len(questioner.teacher.classes)
     if not rows:
         return np.empty((0, classes), np.float32)
-    asked = questioner.ask(
-        lambda begin, end: batch.images[begin:end], rows, temperature=writer.inputs.temperature
-    )
+    asked = questioner.ask(batch.views_of, rows, temperature=writer.inputs.temperature)
     try:
         return gather(asked, (rows, classes), told)
     except TeacherAnswerInvalid as error:
@@ -170,7 +183,7 @@ def _wrong_row(
     first = error.batch * request_rows(questioner.teacher)
     rows = min(request_rows(questioner.teacher), len(batch.rows) - first)
     alone = questioner.ask(
-        lambda begin, end: batch.images[first + begin : first + end], rows, temperature=temperature, step=1
+        lambda begin, end: batch.views_of(first + begin, first + end), rows, temperature=temperature, step=1
     )
     try:
         for _ in alone:
