@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import torch
@@ -74,6 +74,8 @@ def create_api(settings: TeacherSettings) -> FastAPI:
             yield
         finally:
             warming.cancel()
+            with suppress(asyncio.CancelledError):
+                await warming
             await parts.batchers.close()
             log.info("stopped")
 
