@@ -5,9 +5,10 @@ and no more than one is in memory; requests overlap within a shard.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -112,57 +113,64 @@ class Answered:
 
 def fill(
     writer: TransferSetWriter,
-    shards: Iterable[int],
+    shards: Sequence[int],
     questioner: Questioner,
     answered: Answered,
     *,
-    told: Callable[[int], None],
+    told: Callable[[int], None] = lambda rows: None,
     stored: Callable[[int], None] = lambda shard: None,
-) -> bool:
-    """Ask for what these shards lack and store them; return False where it was told to stop before the end.
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    """Ask for what these shards lack and store them, until the last one or until told to stop.
 
     A shard of which everything is known is stored without asking: then the teacher need not be there.
 
     Args:
-        writer: of the set.
+        writer: of the set; nobody else may use it meanwhile but to read shards.
         shards: those that are missing.
         questioner: whom to ask.
         answered: keeps what was asked.
         told: how many rows more are answered.
         stored: which shard can be read now.
+        enough: asked before each shard; once it says yes, none is begun any more.
 
     Raises:
         TeacherChanged, TeacherUnavailable, TeacherAnswerInvalid: as `Questioner.ask`; rows whose logits
             cannot be stored are named.
         StoreFull: nothing more fits; shards already there stay.
     """
-    for number in shards:
-        if questioner.should_stop():
-            return False
-        answers = _answers(writer, number, questioner, told)
-        if answers is None:
-            return False
-        if len(answers):
-            # Counted first: a shard that is stored was paid for, whatever happens in between.
-            answered.count(number, len(answers))
-        writer.write_shard(number, answers)
-        stored(number)
-    return True
+    with ThreadPoolExecutor(1, "next shard") as thread:
+        coming = thread.submit(writer.batch, shards[0]) if shards else None
+        for number, following in zip_longest(shards, shards[1:]):
+            if coming is None or questioner.should_stop() or enough():
+                return
+            batch = coming.result()
+            # What the next one asks is found out meanwhile; the writer is used by one thread at a time.
+            coming = thread.submit(writer.batch, following) if following is not None else None
+            answers = _answers(batch, questioner, writer.inputs.temperature, told)
+            if coming is not None:
+                wait([coming])
+            if answers is None:
+                return
+            if len(answers):
+                # Counted first: a shard that is stored was paid for, whatever happens in between.
+                answered.count(number, len(answers))
+            writer.write_shard(number, answers)
+            stored(number)
 
 
 def _answers(
-    writer: TransferSetWriter, number: int, questioner: Questioner, told: Callable[[int], None]
+    batch: Batch, questioner: Questioner, temperature: float, told: Callable[[int], None]
 ) -> Array | None:
-    """Return what the teacher says of the rows of a shard that nobody knows; None where it was stopped."""
-    batch = writer.batch(number)
+    """Return what the teacher says of the rows that nobody knows; None where it was stopped."""
     rows, classes = len(batch.rows), len(questioner.teacher.classes)
     if not rows:
         return np.empty((0, classes), np.float32)
-    asked = questioner.ask(batch.views_of, rows, temperature=writer.inputs.temperature)
+    asked = questioner.ask(batch.views_of, rows, temperature=temperature)
     try:
         return gather(asked, (rows, classes), told)
     except TeacherAnswerInvalid as error:
-        place = _wrong_row(error, batch, questioner, writer.inputs.temperature)
+        place = _wrong_row(error, batch, questioner, temperature)
         if place is None:
             raise
         raise TeacherAnswerInvalid(

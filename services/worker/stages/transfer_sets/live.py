@@ -7,7 +7,7 @@ attempt that dies loses one of them at most, and what is learned is bit for bit 
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
@@ -51,7 +51,7 @@ class LiveTransferSet:
         self._enough = threading.Event()
         self._over = threading.Event()
         self._thread = ThreadPoolExecutor(1, "live transfer set")
-        self._filling: Future[bool] | None = None
+        self._filling: Future[None] | None = None
         self._waited_at = wanted.context.files.attempts / f"waited-{wanted.digest[:16]}.json"
         self.waited_s = float(json.loads(self._waited_at.read_bytes())) if self._waited_at.exists() else 0.0
         """How long training has waited, over all attempts, in seconds."""
@@ -122,23 +122,17 @@ class LiveTransferSet:
             self._waited_at.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self._waited_at, json.dumps(self.waited_s).encode())
 
-    def _fill(self) -> bool:
+    def _fill(self) -> None:
         stop = self._wanted.context.stop
         questioner = self._wanted.questioner(self._client, lambda: stop.is_set() or self._over.is_set())
-        return fill(
+        fill(
             self._writer,
-            self._until_enough(),
+            self._missing,
             questioner,
             self._wanted.answered(),
-            told=lambda rows: None,
             stored=self._stored,
+            enough=self._enough.is_set,
         )
-
-    def _until_enough(self) -> Iterator[int]:
-        for number in self._missing:
-            if self._enough.is_set():
-                return
-            yield number
 
     def _stored(self, number: int) -> None:
         with self._changed:
