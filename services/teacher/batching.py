@@ -51,6 +51,9 @@ _BESIDE_FOR_S: Final = 5.0
 _MEMORY_OF_RATE: Final = 0.2
 """Weight of the newest batch in the measured seconds a row."""
 
+_ROWS_WHATEVER_THE_TIME: Final = 4
+"""A large net gets a fifth more rows a second at so many than at one, and may take `bulk_s` for one alone."""
+
 ModelT = TypeVar("ModelT")
 ModelC = TypeVar("ModelC", contravariant=True)
 
@@ -78,7 +81,7 @@ class Limits:
     queue_rows: int
     """Most rows that wait in a lane."""
     bulk_s: float = 0.2
-    """Longest batch; of bulk, while no interactive request comes."""
+    """Longest batch, or the time of four rows one by one; of bulk, while no interactive request comes."""
     beside_s: float = 0.003
     """Longest batch of bulk while interactive requests come, or one row where that takes longer."""
     company_s: float = 0.0
@@ -276,7 +279,7 @@ class Batcher(Generic[ModelT]):
 
     def _most_rows(self, lane: LaneName, pace: Pace) -> int:
         """Return the most rows of the next batch."""
-        longest_s = self._limits.bulk_s
+        longest_s = max(self._limits.bulk_s, _ROWS_WHATEVER_THE_TIME * pace.seconds_of(1))
         if lane == "bulk" and time.monotonic() - self._interactive_came < _BESIDE_FOR_S:
             longest_s = max(self._limits.beside_s, pace.seconds_of(1))
         return min(self._limits.max_batch_rows, pace.rows_within(longest_s))

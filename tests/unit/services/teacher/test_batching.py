@@ -316,6 +316,17 @@ def test_a_batch_beside_interactive_requests_has_one_row_at_least():
     assert device.sizes() == [1, 1, 1, 1]
 
 
+def test_a_net_that_takes_longer_than_a_batch_may_is_still_run_on_several_rows():
+    device = Device()
+    device.paces["m"] = Pace({1: 1.0, 2: 1.9, 4: 3.3, 8: 6.4})
+
+    async def scenario(batcher):
+        await batcher.ask("m", rows(8), temperature=1.0, lane="bulk")
+
+    run(scenario, device, bulk_s=0.2)
+    assert device.sizes() == [4, 4]
+
+
 def test_a_flood_of_interactive_requests_leaves_bulk_every_ninth_batch():
     device = Device(held=True)
 
