@@ -5,29 +5,43 @@ of this machine, compared with its digest, and mapped from there like a file of 
 """
 
 import importlib
+import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cached_property
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from shared.artefacts.files import sha256_bytes
 from shared.errors import Corrupt, ExtraMissing, StoreFull, TransferSetsUnavailable
 from shared.transfer_set.places import FolderFiles
 
+log = logging.getLogger(__name__)
+
+PATIENCE_S: Final = 60.0
+"""How long a server that is away is asked again, by who can wait."""
+_FIRST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 8.0
 _FULL: Final = ("StorageFull", "QuotaExceeded")
 """In the codes by which servers of S3 say so, of which client libraries know nothing (MinIO, Ceph)."""
 _TAKEN_MEANWHILE: Final = "ConditionalRequestConflict"
 _NOT_CONDITIONAL: Final = "NotImplemented"
+_REFUSALS: Final = (FileNotFoundError, PermissionError)
+"""Answers, though not those that were hoped for: asking again gives the same."""
+
+ResultT = TypeVar("ResultT")
 
 
 class Remote:
     """Transfer sets below a URL: `<url>/<digest>/`. Credentials are those of the environment."""
 
-    def __init__(self, url: str, cache: Path) -> None:
+    def __init__(self, url: str, cache: Path, pause: Callable[[float], None] | None = None) -> None:
+        """Arguments as `TransferSetStore` has them."""
         self._url = url.rstrip("/")
         self._cache = cache
+        self._pause = pause
         self._root = self._url.partition("://")[2]
 
     def digests(self) -> list[str]:
@@ -40,8 +54,8 @@ class Remote:
 
     def remove(self, digest: str) -> None:
         """Remove what is left of a set, there and here; copies on other machines stay."""
-        with self._answering(digest), suppress(FileNotFoundError):
-            self._remote.rm(self.path(digest), recursive=True)
+        with suppress(FileNotFoundError):
+            self._ask(digest, lambda: self._remote.rm(self.path(digest), recursive=True))
         with suppress(FileNotFoundError):
             shutil.rmtree(self._cache / digest)
 
@@ -51,23 +65,23 @@ class Remote:
 
     def list(self, folder: str) -> list[dict[str, Any]]:
         """Return what is in a folder, by `name`, `size` and `type`; nothing where there is none."""
-        with self._answering(folder):
-            try:
-                listed: list[dict[str, Any]] = self._remote.ls(self.path(folder), detail=True, refresh=True)
-            except FileNotFoundError:
-                return []
+        try:
+            listed: list[dict[str, Any]] = self._ask(
+                folder, lambda: self._remote.ls(self.path(folder), detail=True, refresh=True)
+            )
+        except FileNotFoundError:
+            return []
         return [entry for entry in listed if entry["name"].rstrip("/") != self.path(folder)]
 
     def read(self, folder: str, name: str) -> bytes:
         """Return a file's content, or raise FileNotFoundError."""
-        with self._answering(f"{folder}/{name}"):
-            data: bytes = self._remote.cat_file(self.path(folder, name))
-            return data
+        data: bytes = self._ask(f"{folder}/{name}", lambda: self._remote.cat_file(self.path(folder, name)))
+        return data
 
     def write(self, folder: str, name: str, data: bytes) -> None:
         """Put a file, whatever is there."""
-        with self._answering(f"{folder}/{name}", writing=True):
-            self._remote.pipe_file(self.path(folder, name), data)
+        path = self.path(folder, name)
+        self._ask(f"{folder}/{name}", lambda: self._remote.pipe_file(path, data), writing=True)
 
     def create(self, folder: str, name: str, data: bytes) -> bool:
         """Put a file that is not there; return whether this call did.
@@ -75,26 +89,28 @@ class Remote:
         Servers refuse the second of two writers (`If-None-Match`). Where one cannot, or its client has no
         word for it, the later of two that write at once stays; both mean the same rows.
         """
-        path = self.path(folder, name)
-        with self._answering(f"{folder}/{name}", writing=True):
-            try:
-                self._remote.pipe_file(path, data, mode="create")
-            except FileExistsError:
-                return False
-            except (OSError, NotImplementedError, TypeError) as error:
-                if _TAKEN_MEANWHILE in str(error):
-                    return False
-                if isinstance(error, OSError) and _NOT_CONDITIONAL not in str(error):
-                    raise
-                if self._remote.exists(path):
-                    return False
-                self._remote.pipe_file(path, data)
-        return True
+        put = partial(self._create, self.path(folder, name), data)
+        return self._ask(f"{folder}/{name}", put, writing=True)
 
     def remove_file(self, folder: str, name: str) -> None:
         """Remove a file, if it is there."""
-        with self._answering(f"{folder}/{name}"), suppress(FileNotFoundError):
-            self._remote.rm_file(self.path(folder, name))
+        with suppress(FileNotFoundError):
+            self._ask(f"{folder}/{name}", lambda: self._remote.rm_file(self.path(folder, name)))
+
+    def _create(self, path: str, data: bytes) -> bool:
+        try:
+            self._remote.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except (OSError, NotImplementedError, TypeError) as error:
+            if _TAKEN_MEANWHILE in str(error):
+                return False
+            if isinstance(error, OSError) and _NOT_CONDITIONAL not in str(error):
+                raise
+            if self._remote.exists(path):
+                return False
+            self._remote.pipe_file(path, data)
+        return True
 
     @cached_property
     def _remote(self) -> Any:
@@ -108,17 +124,28 @@ class Remote:
         except ValueError as error:  # a scheme that it does not know
             raise TransferSetsUnavailable(self._url, str(error)) from error
 
-    @contextmanager
-    def _answering(self, what: str, *, writing: bool = False) -> Iterator[None]:
-        """Name what goes wrong on the way; that what is read is not there is no such thing."""
-        try:
-            yield
-        except _failures() as error:
-            if isinstance(error, FileNotFoundError) and not writing:
-                raise
-            if any(word in str(error) for word in _FULL):
-                raise StoreFull(what) from error
-            raise TransferSetsUnavailable(self._url, str(error) or type(error).__name__) from error
+    def _ask(self, what: str, call: Callable[[], ResultT], *, writing: bool = False) -> ResultT:
+        """Return what a call of the client library does, and name what goes wrong on the way.
+
+        A server that is away is asked again, in waits that grow: whoever can wait loses nothing by it. That
+        what is read is not there is nothing that goes wrong.
+        """
+        wait_s, until = _FIRST_WAIT_S, time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return call()
+            except _errors(_OF_CLIENTS) as error:
+                if isinstance(error, FileNotFoundError) and not writing:
+                    raise
+                if any(word in str(error) for word in _FULL):
+                    raise StoreFull(what) from error
+                reason = str(error) or type(error).__name__
+                away = isinstance(error, _errors(_OF_THE_WAY)) and not isinstance(error, _REFUSALS)
+                if not away or self._pause is None or time.monotonic() > until:
+                    raise TransferSetsUnavailable(self._url, reason) from error
+                log.warning("transfer sets are away", extra={"reason": reason, "wait_s": wait_s})
+            self._pause(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
 class RemoteFiles:
@@ -185,10 +212,20 @@ class RemoteFiles:
         self._copies.sweep()
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """Return what client libraries raise that are here; asked only where something was raised."""
+_OF_CLIENTS: Final = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
+"""What client libraries raise beside OSError."""
+_OF_THE_WAY: Final = (
+    ("botocore.exceptions", "ConnectionError"),
+    ("botocore.exceptions", "HTTPClientError"),
+    ("aiohttp", "ClientError"),
+)
+"""Those of them that say nothing but that there was no answer; others are about credentials and the like."""
+
+
+def _errors(named: tuple[tuple[str, str], ...]) -> tuple[type[Exception], ...]:
+    """Return OSError and those of these that are here; asked only where something was raised."""
     found: list[type[Exception]] = [OSError]
-    for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
+    for module, name in named:
         with suppress(ImportError):
             found.append(getattr(importlib.import_module(module), name))
     return tuple(found)

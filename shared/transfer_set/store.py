@@ -1,7 +1,7 @@
 """The store of transfer sets: a folder or, by URL, an object store; both alike to whoever uses them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -26,17 +26,19 @@ _FILE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 class TransferSetStore:
     """Transfer sets by their digest. Making one touches neither disk nor network."""
 
-    def __init__(self, url: str, cache: Path) -> None:
+    def __init__(self, url: str, cache: Path, *, pause: Callable[[float], None] | None = None) -> None:
         """Say where the sets are.
 
         Args:
             url: a folder's path, a `file://` URL, or any that fsspec knows, such as `s3://bucket/folder`.
             cache: a folder of this machine for copies of what lies elsewhere. Whatever is in it may be
                 removed while nobody reads it.
+            pause: waits so many seconds, or raises where there is no time; what is at a URL that does not
+                answer is then asked for again, for `remote.PATIENCE_S`. None gives up at once.
         """
         self.url = url
         self._cache = cache
-        self._place = _place_of(url, cache)
+        self._place = _place_of(url, cache, pause)
 
     def digests(self) -> list[str]:
         """Return the digests of all finished sets, sorted; those of an older format among them."""
@@ -177,8 +179,8 @@ class TransferSetStore:
         self._place.remove(digest)
 
 
-def _place_of(url: str, cache: Path) -> Place:
+def _place_of(url: str, cache: Path, pause: Callable[[float], None] | None) -> Place:
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
         return Folder(Path(unquote(parts.path) if parts.scheme else url))
-    return Remote(url, cache)
+    return Remote(url, cache, pause)

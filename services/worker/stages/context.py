@@ -97,7 +97,9 @@ class JobContext:
     @cached_property
     def transfer_sets(self) -> TransferSetStore:
         """Where transfer sets are kept, by the settings."""
-        return TransferSetStore(self.settings.transfer_sets_place, self.settings.transfer_sets_cache)
+        return TransferSetStore(
+            self.settings.transfer_sets_place, self.settings.transfer_sets_cache, pause=self.pause
+        )
 
     @property
     def files(self) -> JobFiles:
@@ -136,6 +138,11 @@ class JobContext:
     def leave_if_stopped(self) -> None:
         """Raise `JobStopped` where the supervisor asked for it."""
         if self.stop.is_set():
+            raise JobStopped
+
+    def pause(self, seconds: float) -> None:
+        """Wait; leave by `JobStopped` where the supervisor asks for it meanwhile."""
+        if self.stop.wait(seconds):
             raise JobStopped
 
     def note(self, text: str) -> None:

@@ -109,6 +109,41 @@ def test_a_server_that_does_not_answer_is_named(remote: Remote, monkeypatch: pyt
         remote.digests()
 
 
+def test_whoever_can_wait_asks_a_server_that_is_away_again_in_waits_that_grow(
+    memory: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    pipe = MemoryFileSystem.pipe_file
+
+    def away(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite") -> None:
+        if len(waited) < 6:
+            raise ConnectionResetError("gone for a while")
+        pipe(self, path, value, mode=mode)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", away)
+    patient = Remote("memory://sets", tmp_path, waited.append)
+    assert patient.create("a", "x", b"put in the end")
+    assert waited == [0.5, 1, 2, 4, 8, 8]
+    assert patient.read("a", "x") == b"put in the end"
+    waited.clear()
+    monkeypatch.setattr("shared.transfer_set.remote.PATIENCE_S", -1.0)
+    with pytest.raises(TransferSetsUnavailable, match="gone for a while"):
+        patient.create("a", "y", b"")
+
+
+def test_what_is_refused_is_not_asked_for_again(
+    memory: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", forbidden)
+    waited: list[float] = []
+    with pytest.raises(TransferSetsUnavailable, match="not yours"):
+        Remote("memory://sets", tmp_path, waited.append).digests()
+    assert waited == []
+
+
 def test_a_place_that_nothing_reaches_is_named(tmp_path: Path) -> None:
     with pytest.raises(TransferSetsUnavailable, match="carrier-pigeon"):
         TransferSetStore("carrier-pigeon://loft", tmp_path).digests()
