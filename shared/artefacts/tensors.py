@@ -9,26 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import save, save_file
+from safetensors.numpy import save_file
 
 from shared.errors import Corrupt
 
 Array = NDArray[Any]
 
 _DTYPES: dict[str, np.dtype[Any]] = {
+    "U64": np.dtype("<u8"),
+    "I64": np.dtype("<i8"),
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "I64": np.dtype("<i8"),
+    "U32": np.dtype("<u4"),
     "I32": np.dtype("<i4"),
+    "F16": np.dtype("<f2"),
+    "U16": np.dtype("<u2"),
     "I16": np.dtype("<i2"),
     "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+"""In the order in which safetensors lays tensors out, each type aligned; those of one type by name."""
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _LARGEST_HEADER_BYTES = 1 << 24
 """About 100 bytes a tensor: a hundred specialists of a deep net have tens of thousands."""
 
@@ -39,8 +41,22 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, 
 
 
 def tensors_to_bytes(tensors: Mapping[str, Array], metadata: dict[str, str] | None = None) -> bytes:
-    """Return the safetensors file of some arrays as bytes, for `write_atomic` and for HTTP bodies."""
-    return save(_contiguous(tensors), metadata=metadata)
+    """Return the safetensors file of some arrays as bytes, for `write_atomic` and for HTTP bodies.
+
+    The same arrays and metadata give the same bytes, whoever writes them; safetensors' own `save` puts
+    metadata in another order each time.
+    """
+    types = list(_DTYPES)
+    arrays = [(_NAMES[array.dtype], name, array) for name, array in _contiguous(tensors).items()]
+    arrays.sort(key=lambda one: (types.index(one[0]), one[1]))
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    end = 0
+    for dtype, name, array in arrays:
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (begin, end)}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *(array.data for _, _, array in arrays)])
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
@@ -100,5 +116,7 @@ def _views(mapped: mmap.mmap | bytes) -> tuple[dict[str, Array], dict[str, str]]
 
 
 def _contiguous(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    # safetensors reads the memory behind the array and would not notice strides.
-    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # The memory behind the array is written, in which strides and the order of bytes do not show.
+    return {
+        name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in tensors.items()
+    }

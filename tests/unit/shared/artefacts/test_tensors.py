@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from shared.artefacts.tensors import read_tensors, tensors_to_bytes, write_tensors
 from shared.errors import Corrupt
@@ -23,6 +23,16 @@ def test_files_are_what_safetensors_itself_reads(tmp_path: Path) -> None:
     assert {name: array.tolist() for name, array in theirs.items()} == {
         name: array.tolist() for name, array in TENSORS.items()
     }
+
+
+def test_bytes_are_those_of_safetensors_itself_and_the_same_each_time() -> None:
+    types = ("<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "i1", "<u8", "<u4", "<u2", "u1", "?")
+    arrays = {f"{name}{n}": np.ones((3, n), name) for name in types for n in range(3)}
+    assert tensors_to_bytes(arrays) == save(arrays)
+    assert tensors_to_bytes({"big": np.arange(3, dtype=">i4")}) == save({"big": np.arange(3, dtype="<i4")})
+    metadata = dict.fromkeys("abcdefgh", "said")
+    backwards = dict(reversed(metadata.items()))
+    assert tensors_to_bytes(arrays, metadata) == tensors_to_bytes(arrays, backwards)
 
 
 def test_files_of_safetensors_itself_are_read(tmp_path: Path) -> None:
