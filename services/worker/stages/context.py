@@ -106,6 +106,12 @@ class JobContext:
         """The job's own folder in the store."""
         return self.store.job(self.order.job_id)
 
+    @property
+    def spent_s(self) -> float:
+        """Seconds that the stage which is built now has taken so far, over all attempts."""
+        assert self._spent is not None, "asked within `once`"
+        return self._spent.seconds()
+
     def progress(
         self,
         stage: Stage,

@@ -5,7 +5,6 @@ missing are filled here, or by child jobs on as many workers (`asking.tasks`), o
 training (`asking.live`, in `transfer_sets.live`). Whoever stops, or is killed, leaves whole shards.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -244,7 +243,6 @@ def complete_transfer_set(
     others = planned.seconds + sum(map(seconds_of, parts))
 
     def build(directory: Path) -> None:
-        began = time.perf_counter()
         writer = wanted.writer
         fill_here(wanted, writer, writer.missing_shards(), client, rows=writer.total_rows)
         writer.finish()
@@ -257,8 +255,7 @@ def complete_transfer_set(
             rows_from_cache=writer.total_rows - asked,
             rebuilt=tuple(sorted(rebuilt)),
         )
-        seconds = others + time.perf_counter() - began
-        built = _built(planned, outcome, seconds)
+        built = _built(planned, outcome, others + context.spent_s)
         if asked or stored_summary(context.transfer_sets, wanted.digest) is None:
             put_summary(wanted, built.cost.model_copy(update={"job_id": context.job_id}))
         outcomes.save(directory / ASKED, outcome)

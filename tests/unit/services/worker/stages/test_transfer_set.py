@@ -102,8 +102,13 @@ def test_rows_that_an_attempt_cut_off_had_asked_for_are_asked_rows_of_the_job_an
     with pytest.raises(KeyboardInterrupt):
         stack.build("j-2")
     asked = stack.client.rows - 200 - rescored
+    (spent,) = stack.store.job("j-2").attempts.glob("*.seconds")
+    spent.write_text("1000\n")
     monkeypatch.setattr(TransferSetWriter, "finish", finish)
     resumed = stack.build("j-2")
+    summary = stored_summary(stack.transfer_sets, resumed.digest)
+    assert summary is not None
+    assert 1000 < summary.cost.seconds <= resumed.seconds
     assert stack.client.rows == 200 + asked + rescored  # nothing is asked for twice, nor compared
     assert (resumed.teacher_rows, resumed.rows_from_cache) == (asked, 200) == (1_800, 200)
     other = stack.build("j-3")
