@@ -219,8 +219,8 @@ class TransferSetWriter:
             raise Corrupt(str(path))
         return columns
 
-    def write_shard(self, number: int, logits: Array) -> None:
-        """Store the teacher's answer for `batch(number)`.
+    def write_shard(self, number: int, logits: Array) -> bool:
+        """Store the teacher's answer for `batch(number)`; return False where another writer was first.
 
         What is stored is z = logits x temperature with the mean of each row taken off, as 16-bit floats:
         softmax(z / T) are the soft targets. See `answers.zero_mean` for logits that come as 16-bit floats.
@@ -251,10 +251,11 @@ class TransferSetWriter:
         data = tensors_to_bytes(columns, metadata)
         while not self.files.put_once(shard_file(number), data):
             if self._is_whole(number):
-                return  # another writer was first; its shard is as good as ours
+                return False  # that shard is as good as ours
         self._whole[number] = Shard(
             file=shard_file(number), rows=self.rows_in(number), sha256=sha256_bytes(data)
         )
+        return True
 
     def finish(self) -> TransferSetManifest:
         """Write the manifest once all shards are there, and return it; doing it again changes nothing.

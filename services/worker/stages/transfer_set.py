@@ -5,6 +5,7 @@ missing are filled here, or by child jobs on as many workers (`asking.tasks`), o
 training (`asking.live`, in `transfer_sets.live`). Whoever stops, or is killed, leaves whole shards.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -294,7 +295,15 @@ def fill_here(
         done += answered
         context.progress(Stage.TRANSFER_SET, done, rows, "rows")
 
-    fill(writer, missing, wanted.questioner(client), wanted.answered(), told=told)
+    rng = random.Random(context.job_id)
+    fill(
+        writer,
+        missing,
+        wanted.questioner(client),
+        wanted.answered(),
+        told=told,
+        elsewhere=lambda left: rng.sample(left, len(left)),
+    )
     context.leave_if_stopped()
 
 

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -120,6 +119,7 @@ def fill(
     told: Callable[[int], None] = lambda rows: None,
     stored: Callable[[int], None] = lambda shard: None,
     enough: Callable[[], bool] = lambda: False,
+    elsewhere: Callable[[list[int]], list[int]] = lambda left: left,
 ) -> None:
     """Ask for what these shards lack and store them, until the last one or until told to stop.
 
@@ -130,32 +130,41 @@ def fill(
         shards: those that are missing.
         questioner: whom to ask.
         answered: keeps what was asked.
-        told: how many rows more are answered.
+        told: how many rows more are answered, or stored by another job.
         stored: which shard can be read now.
         enough: asked before each shard; once it says yes, none is begun any more.
+        elsewhere: puts the shards that are left into another order, where another job was found to fill the
+            same set: two that went on side by side would ask for everything twice.
 
     Raises:
         TeacherChanged, TeacherUnavailable, TeacherAnswerInvalid: as `Questioner.ask`; rows whose logits
             cannot be stored are named.
         StoreFull: nothing more fits; shards already there stay.
     """
+    left = list(shards)
+    coming: tuple[int, Future[Batch]] | None = None
     with ThreadPoolExecutor(1, "next shard") as thread:
-        coming = thread.submit(writer.batch, shards[0]) if shards else None
-        for number, following in zip_longest(shards, shards[1:]):
-            if coming is None or questioner.should_stop() or enough():
-                return
-            batch = coming.result()
+        while left and not questioner.should_stop() and not enough():
+            number = left.pop(0)
+            if not writer.missing_shards([number]):
+                left = elsewhere(left)  # another job fills the same set
+                told(writer.rows_to_ask(number))
+                stored(number)
+                continue
+            ready = coming is not None and coming[0] == number
+            batch = coming[1].result() if coming is not None and ready else writer.batch(number)
             # What the next one asks is found out meanwhile; the writer is used by one thread at a time.
-            coming = thread.submit(writer.batch, following) if following is not None else None
+            coming = (left[0], thread.submit(writer.batch, left[0])) if left else None
             answers = _answers(batch, questioner, writer.inputs.temperature, told)
             if coming is not None:
-                wait([coming])
+                wait([coming[1]])
             if answers is None:
                 return
             if len(answers):
                 # Counted first: a shard that is stored was paid for, whatever happens in between.
                 answered.count(number, len(answers))
-            writer.write_shard(number, answers)
+            if not writer.write_shard(number, answers):
+                left = elsewhere(left)
             stored(number)
 
 

@@ -116,6 +116,20 @@ def test_rows_that_an_attempt_cut_off_had_asked_for_are_asked_rows_of_the_job_an
     assert not list(stack.store.job("j-2").attempts.iterdir())
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_what_another_job_stores_meanwhile_is_not_asked_for_again(stack: Stack) -> None:
+    def another(_: int) -> None:
+        stack.client.before = lambda _: None
+        assert stack.build("j-2").teacher_rows == 2_000
+
+    stack.client.before = another
+    built = stack.build("j-1")
+    assert (built.teacher_rows, built.rows_from_cache) == (300, 1_700)
+    assert stack.client.rows == 2_300
+    done = [message.progress for message in stack.sent if message.progress]
+    assert (done[-1].done, done[-1].total) == (2_000, 2_000)
+
+
 def test_progress_counts_what_was_stored_as_done(stack: Stack) -> None:
     stack.build("j-1", views=1)
     stack.sent.clear()
