@@ -7,7 +7,15 @@ from pydantic import Field, model_validator
 from shared.contracts.architectures import Architecture
 from shared.contracts.base import Classes, Contract, Name
 from shared.contracts.images import ImageInput
-from shared.contracts.teachers import Answers, Layout, Merge, Precision
+from shared.contracts.teachers import (
+    Answers,
+    Layout,
+    Merge,
+    Precision,
+    ServedModel,
+    ServedVersion,
+    ServerUrl,
+)
 
 
 class SentFiles(Contract):
@@ -69,9 +77,9 @@ class OipSource(_Source):
     """A server that speaks the Open Inference Protocol v2 over REST. Its host must be on the allow-list."""
 
     kind: Literal["oip"] = "oip"
-    url: str = Field(max_length=500)
-    model: str
-    version: str | None = None
+    url: ServerUrl
+    model: ServedModel
+    version: ServedVersion | None = None
     output: str | None = None
     layout: Layout | None = None
     answers: Answers = "logits"

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from shared.contracts.architectures import Architecture
 from shared.contracts.base import Classes, Contract, Digest, Name, Temperature
@@ -36,6 +36,15 @@ Layout = Literal["NCHW", "NHWC"]
 
 Answers = Literal["logits", "probabilities"]
 """What a model gives. Of probabilities the logarithm is taken: they are softmax(log p) at T = 1."""
+
+
+ServerUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=500)]
+"""Of a server of the Open Inference Protocol, without `/v2` and without credentials."""
+
+ServedModel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")]
+"""A model's name on a server. It becomes part of a path there, so it has no slash."""
+
+ServedVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$")]
 
 
 class Nets(Contract):
@@ -73,10 +82,9 @@ class RemoteModel(Contract):
     """
 
     kind: Literal["oip"] = "oip"
-    url: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=500)
-    """Of the server, without `/v2`."""
-    model: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")
-    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$")
+    url: ServerUrl
+    model: ServedModel
+    version: ServedVersion | None = None
     input: str
     output: str
     layout: Layout = "NCHW"

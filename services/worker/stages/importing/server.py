@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from services.worker.stages.importing.draft import Read
 from services.worker.stages.importing.said import Said, class_names, need_count, preprocessing_of
@@ -16,7 +15,6 @@ from shared.adapters.oip_models import find_model
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.teacher_sources import OipSource
 from shared.contracts.teachers import TeacherDescription
-from shared.errors import ModelUnfit
 from shared.models.probes import PROBE, make_probe
 from shared.models.remote import RemoteTeacher
 
@@ -50,9 +48,6 @@ def read_server(source: OipSource, name: str, dataset: DatasetManifest | None, a
             answers=source.answers,
         )
         platform = server.model(model.model, model.version).platform or server.metadata().name
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise ModelUnfit(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
     finally:
         server.close()
     classes = class_names(source)
