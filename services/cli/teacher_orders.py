@@ -138,14 +138,14 @@ def class_names(text: str) -> list[str]:
     if not text.startswith("@"):
         return _parts(text)
     try:
-        content = Path(text[1:]).read_text(encoding="utf-8")
+        content = Path(text[1:]).read_text(encoding="utf-8-sig")
         if content.lstrip().startswith("["):
             return [str(name) for name in json.loads(content)]
     except (OSError, ValueError) as error:
         raise CommandFailed(
             "classes-not-readable", f"{text[1:]}: {error}", "Give a file with a name a line, or a JSON list."
         ) from error
-    return content.splitlines()
+    return content.strip().splitlines()
 
 
 def _parts(text: str) -> list[str]:

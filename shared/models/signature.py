@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pydantic import ValidationError
+
 from shared.contracts.images import ImageInput
 from shared.contracts.teachers import Layout
 from shared.errors import ModelUnfit
@@ -47,7 +49,22 @@ class ImageTensor:
         """What the model sees; None where it takes images of any size."""
         if self.height is None or self.width is None:
             return None
-        return ImageInput(height=self.height, width=self.width, channels=self.channels)
+        return image_seen(self.height, self.width, self.channels)
+
+
+def image_seen(height: int, width: int, channels: int) -> ImageInput:
+    """Return the images that a model says it takes.
+
+    Raises:
+        ModelUnfit: there are none of that size.
+    """
+    try:
+        return ImageInput(height=height, width=width, channels=channels)
+    except ValidationError as error:
+        raise ModelUnfit(
+            f"the model takes images of {height} x {width} x {channels}: rows and columns may be 1 to 4096, "
+            "channels 1 to 4"
+        ) from error
 
 
 def image_tensor(inputs: Sequence[TensorFacts], layout: Layout | None = None) -> ImageTensor:

@@ -31,6 +31,7 @@ from shared.models.extras import imported
 from shared.models.foreign import ForeignNet
 from shared.models.network import Network
 from shared.models.seeds import generator_of
+from shared.models.signature import image_seen
 
 SAME: Final = 1e-4
 """Largest difference between our answer and the library's, over the largest logit or 1: float32 adds up
@@ -127,19 +128,14 @@ def read_timm(source: TimmSource, folder: Path, dataset: DatasetManifest | None)
     """
     library = imported("timm")
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    known = config.get("pretrained_cfg") or _known_of_timm(library, source.model)
-    size = known.get("input_size") or (None, None, None)
-    said = Said(
-        height=size[1],
-        width=size[2],
-        mean=_tuple(known.get("mean")),
-        std=_tuple(known.get("std")),
-        resample="bicubic" if known.get("interpolation") == "bicubic" else "bilinear",
-    )
-    labels = config.get("label_names")
-    classes = class_names(source, folder, dict(enumerate(labels)) if labels else None)
+    try:
+        said, channels = _preset(config.get("pretrained_cfg") or _known_of_timm(library, source.model))
+        labels = dict(enumerate(config.get("label_names") or ()))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidModelFiles(f"it does not say what the net sees: {error}", file=CONFIG) from error
+    classes = class_names(source, folder, labels)
     need_count(classes, config.get("num_classes"), "the net")
-    seen = _sized(said, size[0] or 3, source, dataset)
+    seen = _sized(said, channels, source, dataset)
     architecture = Timm(model=source.model)
     network = Network(architecture, seen, len(classes))
     theirs = {_FOREIGN + name: tensor for name, tensor in read_weights(folder / WEIGHTS).items()}
@@ -194,9 +190,9 @@ def _seen_of(config: Any, said: Said, source: TeacherSource, dataset: DatasetMan
     channels = int(getattr(config, "num_channels", None) or 3)
     size = getattr(config, "image_size", None)
     if isinstance(size, int):
-        return ImageInput(height=size, width=size, channels=channels)
+        return image_seen(size, size, channels)
     if isinstance(size, list | tuple):
-        return ImageInput(height=int(size[0]), width=int(size[1]), channels=channels)
+        return image_seen(int(size[0]), int(size[1]), channels)
     return _sized(said, channels, source, dataset)
 
 
@@ -226,14 +222,26 @@ def _with_size_told(said: Said, seen: ImageInput) -> Said:
 def _sized(said: Said, channels: int, source: TeacherSource, dataset: DatasetManifest | None) -> ImageInput:
     """Return what a net sees that takes images of any size: what it was trained at, else as they come."""
     if said.height is not None and said.width is not None:
-        return ImageInput(height=said.height, width=said.width, channels=channels)
+        return image_seen(said.height, said.width, channels)
     given = dataset.input if dataset is not None else source.input
     if given is None:
         raise InvalidModelFiles(
             "nothing says which size of images the net takes",
             remedy="Give `input`, or the dataset to check it with, or send preprocessor_config.json.",
         )
-    return given.model_copy(update={"channels": channels})
+    return image_seen(given.height, given.width, channels)
+
+
+def _preset(known: dict[str, Any]) -> tuple[Said, int]:
+    """Return what `timm` knows of a net's images, and how many channels they have."""
+    channels, height, width = known.get("input_size") or (3, None, None)
+    return Said(
+        height=height,
+        width=width,
+        mean=_tuple(known.get("mean")),
+        std=_tuple(known.get("std")),
+        resample="bicubic" if known.get("interpolation") == "bicubic" else "bilinear",
+    ), channels
 
 
 def _known_of_timm(library: Any, model: str) -> dict[str, Any]:

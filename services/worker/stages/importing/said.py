@@ -65,7 +65,7 @@ def class_names(
             listed = _in_order(listed, CLASSES)
         return _named(listed, CLASSES)
     if folder is not None and (folder / LABELS).is_file():
-        return _named((folder / LABELS).read_text().strip().splitlines(), LABELS)
+        return _named((folder / LABELS).read_text(encoding="utf-8-sig").strip().splitlines(), LABELS)
     if id2label:
         names = _named(_in_order(id2label, "config.json"), "config.json")
         if not all(_NAMELESS.fullmatch(name) for name in names):
@@ -185,7 +185,7 @@ def _in_order(names: Mapping[Any, str], file: str) -> list[str]:
     try:
         numbered = {int(number): name for number, name in names.items()}
         return [numbered[number] for number in range(len(numbered))]
-    except (ValueError, KeyError) as error:
+    except (AttributeError, ValueError, KeyError) as error:
         raise InvalidModelFiles("the numbers of its classes are not 0, 1 and so on", file=file) from error
 
 

@@ -20,7 +20,7 @@ from shared.contracts.teacher_sources import EnsembleSource, OnnxSource, Teacher
 from shared.contracts.teachers import MemberTeacher, MixedEnsemble
 from shared.errors import InvalidModelFiles
 from shared.models.onnx_facts import inspect_onnx, onnx_model_of
-from shared.models.signature import ImageTensor
+from shared.models.signature import ImageTensor, image_seen
 
 
 def read_onnx(source: OnnxSource, folder: Path, dataset: DatasetManifest | None) -> Read:
@@ -83,6 +83,7 @@ def seen_by(
 
     Raises:
         InvalidModelFiles: nothing says the size.
+        ModelUnfit: there are no images of that size.
     """
     if takes.image is not None:
         return takes.image
@@ -94,4 +95,4 @@ def seen_by(
             "nothing says which size of images the model takes",
             remedy="Give `input`, or the dataset to check it with, or send preprocessor_config.json.",
         )
-    return ImageInput(height=height, width=width, channels=takes.channels)
+    return image_seen(height, width, takes.channels)

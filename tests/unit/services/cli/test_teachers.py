@@ -179,7 +179,10 @@ def test_a_pickle_is_told_with_the_way_to_convert_it(imago: Imago, tmp_path: Pat
 
 def test_weights_of_timm_and_what_the_owner_says(imago: Imago, gateway: FakeGateway, tmp_path: Path):
     weights = (
-        folder(tmp_path / "w", {"r18.safetensors": WEIGHTS, "classes.txt": b"cat\ndog\n"}) / "r18.safetensors"
+        folder(
+            tmp_path / "w", {"r18.safetensors": WEIGHTS, "classes.txt": "\ufeffcat\r\ndog\r\n\r\n".encode()}
+        )
+        / "r18.safetensors"
     )
     imago(
         "teachers", "add", "net", "--timm", "resnet18", "--weights", weights, "--classes",

@@ -48,6 +48,14 @@ def test_an_input_without_a_fixed_number_of_channels_is_refused(tmp_path):
         onnx_model_of(facts, layout="NCHW")
 
 
+def test_images_of_a_size_that_we_have_none_of_are_refused(tmp_path):
+    size = ImageInput.model_construct(height=5000, width=1, channels=1)
+    graph = linear_graph(tmp_path / "model.onnx", size=size)
+    _, takes, _ = onnx_model_of(inspect_onnx(graph))
+    with pytest.raises(ModelUnfit, match="5000 x 1 x 1: rows and columns may be 1 to 4096"):
+        assert takes.image
+
+
 def test_of_several_outputs_one_has_to_be_named(tmp_path):
     facts = inspect_onnx(linear_graph(tmp_path / "model.onnx", outputs=2))
     with pytest.raises(ModelUnfit, match="2 outputs") as refused:

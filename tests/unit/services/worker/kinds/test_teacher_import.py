@@ -148,7 +148,7 @@ def test_images_of_another_size_are_brought_to_the_nets(place: Place):
     assert path.exists()
 
 
-def test_a_net_of_two_channels_cannot_be_asked_about_grey_images(place: Place):
+def test_a_net_of_four_channels_cannot_be_asked_about_grey_images(place: Place):
     linear_graph(place.folder() / "model.onnx", size=ImageInput(height=6, width=5, channels=4))
     with pytest.raises(InputMismatch, match="4 channels"):
         place.take(OnnxSource(files=SentFiles(folder="mine"), classes=SHAPES))

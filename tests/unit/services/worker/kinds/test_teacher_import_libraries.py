@@ -23,6 +23,7 @@ from shared.contracts.teachers import Nets
 from shared.errors import (
     ExtraMissing,
     InvalidModelFiles,
+    InvalidRequest,
 )
 from shared.models.checkpoints import net_tensors
 from shared.models.foreign import ForeignNet
@@ -215,6 +216,17 @@ def test_a_net_of_timm_is_read_with_what_the_library_knows_of_it(
     assert (seen.net, seen.mean, seen.resample) == (
         ImageInput(height=12, width=10, channels=3), (0.5, 0.5, 0.5), "bicubic",
     )  # fmt: skip
+    config = place.folder() / "config.json"
+    for preset, words in (
+        ("none", "does not say what the net sees"),
+        ({"input_size": [3, 12]}, "does not say what the net sees"),
+        ({"mean": ["x"]}, "does not say what the net sees"),
+        ({"input_size": [3, 5000, 12]}, "takes images of 5000 x 12 x 3: rows and columns may be"),
+    ):
+        config.write_text(json.dumps({"pretrained_cfg": preset}))
+        with pytest.raises(InvalidRequest, match=words):
+            place.take(TimmSource(files=SentFiles(folder="mine"), model="tiny", classes=SHAPES))
+    config.unlink()
     save_file({"other": torch.zeros(2)}, place.folder() / "model.safetensors")
     with pytest.raises(InvalidModelFiles, match=r"net\.0\.bias"):
         place.take(TimmSource(files=SentFiles(folder="mine"), model="tiny", classes=SHAPES))

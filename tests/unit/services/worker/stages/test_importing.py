@@ -65,6 +65,17 @@ def test_a_file_that_does_not_name_classes_is_refused(tmp_path: Path, content: s
         class_names(SOURCE, tmp_path)
 
 
+def test_a_configuration_that_lists_its_classes_without_numbers_is_refused(tmp_path: Path):
+    listed: Any = ["cat", "dog"]
+    with pytest.raises(InvalidModelFiles, match="are not 0, 1"):
+        class_names(SOURCE, tmp_path, listed)
+
+
+def test_the_mark_that_windows_puts_before_a_text_is_no_part_of_a_name(tmp_path: Path):
+    (tmp_path / "labels.txt").write_bytes("\ufeffcat\r\ndog\r\n".encode())
+    assert class_names(SOURCE, tmp_path) == ("cat", "dog")
+
+
 def test_what_nothing_names_is_refused_with_how_to_say_it(tmp_path: Path):
     with pytest.raises(InvalidModelFiles, match="nothing says") as refused:
         class_names(SOURCE, tmp_path)
