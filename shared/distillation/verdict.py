@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from shared.contracts.evaluation import Comparison, SeedComparison, Verdict
 
@@ -108,8 +108,9 @@ def _of_table(
     gain = float(difference.mean())
     variance, freedom = variance_of_mean(difference)
     error = variance**0.5
-    half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, freedom)) * error
-    p_value = float(2 * stats.t.sf(abs(gain) / error, freedom))
+    # Student's t; `scipy.stats` says the same and takes a second more to import, in every job's process.
+    half = float(stdtrit(freedom, (1 + _CONFIDENCE) / 2)) * error
+    p_value = float(2 * stdtr(freedom, -abs(gain) / error))
     return gain, (max(gain - half, -1.0), min(gain + half, 1.0)), p_value, freedom
 
 
