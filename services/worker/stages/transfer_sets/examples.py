@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from services.worker.stages import outcomes
@@ -67,15 +68,15 @@ def named_by_teacher(examples: Examples) -> Examples:
 
 
 def as_torch(answers: Array | topk.SparseLogits) -> TeacherLogits:
-    """Return stored answers as tensors of their own memory."""
+    """Return stored answers as tensors on the same memory: they may be most of what a training holds."""
     if isinstance(answers, topk.SparseLogits):
         return SparseLogits(
             classes=answers.total,
-            indices=outcomes.tensor(answers.classes.astype("int32")),
-            values=outcomes.tensor(answers.logits),
-            rest=outcomes.tensor(answers.rest),
+            indices=torch.from_numpy(answers.classes.astype("int32")),
+            values=torch.from_numpy(answers.logits),
+            rest=torch.from_numpy(answers.rest),
         )
-    return outcomes.tensor(answers)
+    return torch.from_numpy(answers)
 
 
 def _selected(examples: Examples, rows: NDArray[np.int64], labelled: NDArray[np.bool_]) -> Examples:

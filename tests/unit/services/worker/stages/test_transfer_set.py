@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from services.worker.stages.context import JobStopped
 from services.worker.stages.transfer_set import BuiltTransferSet
 from services.worker.stages.transfer_sets import summaries
+from services.worker.stages.transfer_sets.examples import as_torch
 from services.worker.stages.transfer_sets.summaries import stored_summary
 from shared.artefacts.datasets import Split
 from shared.artefacts.files import sha256_file
 from shared.artefacts.tensors import tensors_to_bytes
 from shared.contracts.training import Asking
+from shared.distillation import teacher_answers
 from shared.errors import (
     CachedAnswersDiffer,
     EmptyTransferSet,
@@ -27,6 +30,7 @@ from shared.errors import (
     TeacherUnavailable,
 )
 from shared.transfer_set.format import content_digest
+from shared.transfer_set.topk import SparseLogits
 from shared.transfer_set.views import apply_views
 from shared.transfer_set.writer import TransferSetWriter
 from tests.support.asking import CLASSES, LABELS, PLOT, LinearTeacher, Stack
@@ -156,6 +160,19 @@ def test_examples_are_the_selected_images_with_the_labels_that_may_be_used(stack
     assert examples.labels[known].tolist() == LABELS[rows][known.numpy()].tolist()
     assert examples.validation_images is not None
     assert len(examples.validation_images) == 10  # what validates and tests keeps all classes
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_stored_logits_are_learned_from_where_they_lie(stack: Stack, top_k: int | None) -> None:
+    stored = stack.stored(stack.build("j-1", share=0.1, top_k=top_k)).answers
+    said = as_torch(stored)
+    if isinstance(stored, SparseLogits):
+        assert isinstance(said, teacher_answers.SparseLogits)
+        assert np.shares_memory(said.values.numpy(), stored.logits)
+        assert said.indices.tolist() == stored.classes.tolist()
+    else:
+        assert isinstance(said, torch.Tensor)
+        assert np.shares_memory(said.numpy(), stored)
 
 
 def test_the_teachers_answers_belong_to_the_views_that_the_student_is_shown(stack: Stack) -> None:
