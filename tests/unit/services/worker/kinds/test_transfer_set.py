@@ -174,13 +174,12 @@ def test_a_student_learns_while_its_teacher_is_asked_and_the_report_gives_the_wa
     assert (told[0].done, told[-1].done) == (0, 600)
 
 
-def test_a_student_learns_of_images_that_nobody_labelled_beside_a_twin_that_learns_what_its_teacher_names(
-    bench: Bench,
-):
+def test_a_student_learns_of_images_that_nobody_labelled_and_children_asked_about(bench: Bench):
+    """Beside a twin that learns what its teacher names; one job for both promises, as each takes seconds."""
     splits = {name: bench.store.datasets.load("quarters", name) for name in ("train", "validation", "test")}
     splits["train"] = Split(splits["train"].images, None)
     bench.store.datasets.put("unlabelled", splits, classes=NAMES, source="a test")
-    changes = {"dataset": "unlabelled", "objective": Objective(temperature=2.0)}
+    changes = {"dataset": "unlabelled", "objective": Objective(temperature=2.0), "asking": Asking(tasks=2)}
     bench.run("j-1", DISTILLED.model_copy(update=changes))
     learned = DistillationReport.model_validate_json(bench.store.job("j-1").report_json.read_bytes())
     # The stand-in teacher is right about the brightest quarter, so both learn it.
@@ -189,15 +188,10 @@ def test_a_student_learns_of_images_that_nobody_labelled_beside_a_twin_that_lear
     assert distillation.TWIN_OF_UNLABELLED in learned.warnings
     assert learned.pair is not None
     assert learned.pair.untaught_accuracy is None
-
-
-def test_a_distillation_spreads_its_questions_too(bench: Bench):
-    bench.run("j-1", DISTILLED.model_copy(update={"asking": Asking(tasks=2), "budget": Budget(epochs=1)}))
-    report = DistillationReport.model_validate_json(bench.store.job("j-1").report_json.read_bytes())
     assert len(children_of(bench)) == 2
-    assert report.asked is not None
-    assert report.asked.cost.rows_asked + report.asked.cost.rows_from_cache == 600
-    assert report.cost.teacher_rows == SharpTeacher.asked - 20  # latency is measured with one image
+    assert learned.asked is not None
+    assert learned.asked.cost.rows_asked + learned.asked.cost.rows_from_cache == 600
+    assert learned.cost.teacher_rows == SharpTeacher.asked - 20  # latency is measured with one image
 
 
 def test_images_are_chosen_on_which_a_stored_student_says_something_else(bench: Bench):
