@@ -26,6 +26,7 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.oip_server import Stub, stub_server
 from tests.support.redis_server import RedisServer
 from tests.support.teachers import teacher_process
+from tests.support.warm_jobs import warm_jobs
 from tests.support.worker_process import WorkerProcess, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -72,7 +73,8 @@ class Stack:
         order = {
             "kind": "distillation", "name": f"of-{teacher}", "teacher": teacher, "dataset": "shapes",
             "student": {"network": {"architecture": "mlp", "hidden_units": [16]}},
-            "objective": {"temperature": 2}, "budget": {"epochs": 4, "learning_rate": 0.01}, "seeds": [0, 1],
+            "objective": {"temperature": 2}, "seeds": [0, 1],
+            "budget": {"epochs": 2, "learning_rate": 0.02, "batch_size": 32},
         }  # fmt: skip
         return located(self.http.post("/v1/jobs", json=order))
 
@@ -100,8 +102,11 @@ def stack(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -
     store = ArtefactStore(state_dir / "store")
     store.datasets.put("shapes", DATASET, classes=SHAPES, source="made up")
     allowed = {"TEACHER_OIP_HOSTS": "127.0.0.1"}
-    module = "services.worker.training_process"
-    with pytest.MonkeyPatch.context() as patch, stub_server() as (oip, stub):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        stub_server() as (oip, stub),
+        warm_jobs(state_dir, "transformers.models.vit.modeling_vit") as module,
+    ):
         patch.setenv("TEACHER_OIP_HOSTS", "127.0.0.1")
         answer_as(stub, learned(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(30, 4))))
         with teacher_process(state_dir, **allowed) as teacher_url:
