@@ -364,7 +364,8 @@ class PickleRefused(InvalidRequest):
     remedy = (
         "Where the model is at home, write it anew: "
         "`safetensors.torch.save_file(model.state_dict(), 'model.safetensors')`, or for Hugging Face "
-        "`AutoModelForImageClassification.from_pretrained(OLD).save_pretrained(NEW, safe_serialization=True)`."
+        "`AutoModelForImageClassification.from_pretrained(OLD).save_pretrained(NEW, safe_serialization=True)"
+        "`."
     )
 
     def __init__(self, file: str, reason: str) -> None:

@@ -37,7 +37,7 @@ class CommonSettings(BaseSettings):
         validation_alias="TEACHER_URL",
         pattern=r"^https?://[^\s,]+(\s*,\s*https?://[^\s,]+)*$",
     )
-    """Replicas of the teacher service: one address or several, by commas; a name may stand for several too."""
+    """Replicas of the teacher service: one address or several, by commas; a name may stand for several."""
     oip_hosts: Annotated[AllowedHosts, NoDecode, BeforeValidator(_hosts)] = Field(
         default=AllowedHosts(), validation_alias="TEACHER_OIP_HOSTS"
     )

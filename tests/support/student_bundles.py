@@ -98,7 +98,8 @@ def card(
     )  # fmt: skip
     return StudentCard(
         version=version, name="digits", job_id="job-1", created_at=datetime(2026, 11, 21, tzinfo=UTC),
-        classes=classes, preprocessing=Preprocessing(input=image, mean=(0.0,) * image.channels, std=(1.0,) * image.channels),
+        classes=classes,
+        preprocessing=Preprocessing(input=image, mean=(0.0,) * image.channels, std=(1.0,) * image.channels),
         architecture=Mlp(hidden_units=hidden), parameters=1, teacher="digits-teacher", teacher_digest=nobody,
         teacher_parameters=2, dataset="mnist-5k", dataset_digest=nobody, transfer_set_digest=nobody,
         objective=Objective(), seed=0, evaluation=evaluation, comparison=comparison, latency=(),

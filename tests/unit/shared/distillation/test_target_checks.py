@@ -80,7 +80,7 @@ def test_label_smoothing_is_a_plateau_with_a_flat_rest(largest: float, rest: str
 
 @pytest.mark.parametrize(("others", "outcome"), [(0.55, "ok"), (0.35, "warning")])
 def test_a_rest_that_leans_to_one_class_is_knowledge(others: float, outcome: str):
-    """One class has this share of the 0.1 that is left, eight have the rest: 0.74 and 0.91 of full entropy."""
+    """One class has this share of the 0.1 that is left, eight the rest: 0.74 and 0.91 of full entropy."""
     shares = np.full((60, 10), 0.1 * (1 - others) / 8)
     shares[:, 0], shares[:, 1] = 0.9, 0.1 * others
     assert checks.check_smoothing(np.log(shares)).outcome == outcome
