@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 TORCH_INDEX_URL ?=
+TEST_PROCESSES ?= 2
 
 BIN := .venv/bin
 RUNTIME := .venv/.runtime-installed
@@ -41,8 +42,8 @@ format: $(DEV)  ## Bring the code into its format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: $(DEV)  ## Run the whole test suite but the containers.
-	$(BIN)/python -m pytest -m "not compose"
+test: $(DEV)  ## Run the whole test suite but the containers, in TEST_PROCESSES processes.
+	$(BIN)/python -m pytest -m "not compose" -n $(TEST_PROCESSES) --dist loadfile
 
 test-compose: $(DEV)  ## Do the main job in real containers; skips where no engine answers.
 	$(BIN)/python -m pytest -m compose tests/compose
