@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -243,7 +244,8 @@ def test_the_download_unpacks_to_a_set_that_reads(
     assert answer.headers["content-disposition"].endswith(f'"transfer-set-{stored.digest[:12]}.tar"')
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
         assert tar.getnames()[-1] == f"{stored.digest}/manifest.json"
-        tar.extractall(tmp_path / "there", filter="data")
+    (tmp_path / "there").mkdir()
+    subprocess.run(["tar", "-x", "-C", tmp_path / "there"], input=answer.content, check=True)
     there = TransferSetStore(str(tmp_path / "there"), tmp_path / "cache")
     assert there.manifest(stored.digest) == stored
     mine = sets.open(stored.digest)
