@@ -7,6 +7,7 @@
 PYTHON ?= python3
 TORCH_INDEX_URL ?=
 TEST_PROCESSES ?= 2
+PEERS ?=
 
 BIN := .venv/bin
 RUNTIME := .venv/.runtime-installed
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up experiments check format test test-compose bench-teacher openapi clean
+.PHONY: help setup demo up experiments check format test test-compose bench-teacher bench-serving openapi clean
 
 help:  ## Say what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ format: $(DEV)  ## Bring the code into its format.
 
 test: $(DEV)  ## Run the whole test suite but the containers, in TEST_PROCESSES processes.
 	$(BIN)/python -m pytest -m "not compose" -n $(TEST_PROCESSES) --dist loadfile
+
+bench-serving: $(DEV)  ## Compare the gateway with others: make bench-serving PEERS=mosec,litserve,bentoml
+	$(BIN)/python -m benchmarks.serving --peers "$(PEERS)"
 
 test-compose: $(DEV)  ## Do the main job in real containers; skips where no engine answers.
 	$(BIN)/python -m pytest -m compose tests/compose
