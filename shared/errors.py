@@ -434,6 +434,17 @@ class MalformedBody(InvalidRequest):
     remedy = "Send the body in one of the forms that /docs shows."
 
 
+class InvalidDeadline(InvalidRequest):
+    """A deadline that is no whole number of milliseconds, or not above 0, or too far away."""
+
+    def __init__(self, given: str, most_ms: int) -> None:
+        super().__init__(
+            f"X-Deadline-Ms is {given!r}",
+            remedy=f"Send a whole number of milliseconds from 1 to {most_ms:,}, or leave the header out.",
+        )
+        self.given = given
+
+
 class UnsupportedMediaType(InvalidRequest):
     """A body of a media type that is not read here."""
 

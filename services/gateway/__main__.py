@@ -1,5 +1,6 @@
 """`python -m services.gateway`: serve until SIGTERM or SIGINT."""
 
+from services.gateway.hot.protocol import HotProtocol
 from services.gateway.settings import GatewaySettings
 from shared.adapters.web.server import serve
 from shared.logs import configure_logging
@@ -16,6 +17,7 @@ def main() -> None:
         port=settings.port,
         processes=settings.processes,
         drain_s=settings.drain_s,
+        protocol=HotProtocol,
     )
 
 

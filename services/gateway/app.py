@@ -12,6 +12,7 @@ from services.gateway import routes
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
 from services.gateway.errors import STATUSES
+from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
@@ -69,6 +70,7 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         ),
         live=Live(store, threads=settings.threads),
         draining=Draining(),
+        batches=Batches(most_waiting=settings.max_queued),
         heavy=CapacityLimiter(settings.decode_threads),
         streams=CapacityLimiter(_STREAM_THREADS),
         uploads=CapacityLimiter(settings.max_uploads),
@@ -96,6 +98,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(clear_old_uploads, gateway.store)
     # Before the first request: readiness and the first answer see the student that is promoted already.
     await asyncio.to_thread(gateway.live.refresh)
+    gateway.batches.start()
     watch = asyncio.create_task(gateway.live.watch(gateway.settings.promotion_poll_s))
     try:
         with gateway.draining.listening():
@@ -104,3 +107,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
+        gateway.batches.stop()

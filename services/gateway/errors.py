@@ -11,6 +11,7 @@ from shared.contracts.problems import PROBLEM_MEDIA_TYPE
 from shared.errors import (
     BodyTooLarge,
     Conflict,
+    DeadlineExceeded,
     DistillationError,
     ImageTooLarge,
     InvalidRequest,
@@ -36,6 +37,7 @@ STATUSES: StatusTable = {
     Conflict: 409,
     Unavailable: 503,
     NoLiveStudent: 503,
+    DeadlineExceeded: 504,
 }
 
 UNREADABLE: dict[str, Any] = {

@@ -21,6 +21,8 @@ class GatewaySettings(CommonSettings):
     """Large requests that are decoded and answered side by side, off the event loop."""
     max_waiting: int = Field(default=64, ge=1, le=10_000)
     """Large requests that may wait for one of these threads; more are refused with 503."""
+    max_queued: int = Field(default=1024, ge=1, le=1_000_000)
+    """Images of small requests that may wait for the student; more are refused with 503."""
     max_image_bytes: int = Field(default=10 * 2**20, ge=1)
     max_image_pixels: int = Field(default=25_000_000, ge=1)
     """Width times height, as the header says, before anything is decoded."""

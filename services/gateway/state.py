@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
+from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
 from services.gateway.settings import GatewaySettings
 from services.gateway.transfer_sets import TransferSets
@@ -27,6 +28,8 @@ class Gateway:
     transfer_sets: TransferSets
     live: Live
     draining: Draining
+    batches: Batches
+    """Small requests for predictions, which one call answers together."""
     heavy: CapacityLimiter
     """Large requests for predictions that run in threads."""
     streams: CapacityLimiter

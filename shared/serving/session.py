@@ -26,6 +26,8 @@ CARD = "card.json"
 MODEL = "model.onnx"
 
 _WARM_UP_CALLS = 20
+_WARM_UP_BATCHES = 3
+_WARM_UP_IMAGES = 8
 _TOLERANCE = 1e-4
 """Of probabilities: softmax in float32, and sums in another order for another batch."""
 _SAMPLE_TOLERANCE = 1e-3
@@ -42,6 +44,10 @@ class StudentSession:
         self.input = card.preprocessing.input
         self.seconds_per_image = 0.0
         """Median time of a call with one image, in seconds, measured when the student was loaded."""
+        self.call_s = 0.0
+        """The least CPU time of such a call: what it costs where nothing else runs on the machine."""
+        self.batch_s_per_image = 0.0
+        """The least CPU time of a call with several images, in seconds an image."""
         self._model = model
 
     @classmethod
@@ -125,13 +131,19 @@ class StudentSession:
     def _warm_up(self, images: NDArray[np.uint8] | None) -> None:
         if images is None:
             images = np.zeros((1, self.input.height, self.input.width, self.input.channels), dtype=np.uint8)
-        times = []
-        for call in range(_WARM_UP_CALLS):
-            one = call % len(images)
-            began = time.perf_counter()
-            self.probabilities(images[one : one + 1])
-            times.append(time.perf_counter() - began)
-        self.seconds_per_image = statistics.median(times)
+        calls = [images[one : one + 1] for one in range(len(images))]
+        times = [self._timed(calls[call % len(calls)]) for call in range(_WARM_UP_CALLS)]
+        self.seconds_per_image = statistics.median(passed for passed, _ in times)
+        self.call_s = min(used for _, used in times)
+        several = np.repeat(images[:1], _WARM_UP_IMAGES, axis=0)
+        used = min(self._timed(several)[1] for _ in range(_WARM_UP_BATCHES))
+        self.batch_s_per_image = used / _WARM_UP_IMAGES
+
+    def _timed(self, images: NDArray[np.uint8]) -> tuple[float, float]:
+        """Return how much time and how much CPU time of this thread a call has taken, in seconds."""
+        began, used = time.perf_counter(), time.thread_time()
+        self.probabilities(images)
+        return time.perf_counter() - began, time.thread_time() - used
 
 
 def _model(directory: Path, card: StudentCard, threads: int) -> Graph | EnsembleGraph:

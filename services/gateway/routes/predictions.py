@@ -1,33 +1,44 @@
 """Predictions: an image in, the student's classes at T = 1 out. The hot path of the gateway.
 
 One short coroutine on the raw request: no dependency, no model of the answer, no thread for a small image,
-because each of them would cost more than the student does.
+because each of them would cost more than the student does. `hot.protocol` takes most requests before they
+come here, with the same answers; what comes here is forms, large bodies, and all where another server runs.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 import anyio.to_thread
-import numpy as np
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
-from services.gateway import examples, metrics
+from services.gateway import examples
 from services.gateway.errors import STATUSES
+from services.gateway.hot.asked import (
+    DEADLINE_HEADER,
+    MOST_DEADLINE_MS,
+    Asked,
+    Done,
+    deadline_of,
+    need_time,
+)
+from services.gateway.hot.batches import answer_alone
 from services.gateway.parts import PartBegins, PartData, media_type, parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
 from shared.adapters.web.problems import documented
 from shared.contracts.predictions import PredictionAnswer
-from shared.datasets.images import ImageLimits
 from shared.errors import (
     BodyTooLarge,
+    DeadlineExceeded,
     ImageTooLarge,
+    InvalidDeadline,
     InvalidImage,
     MalformedBody,
     NoImages,
@@ -37,9 +48,10 @@ from shared.errors import (
     TooManyImages,
     UnsupportedMediaType,
 )
-from shared.serving.images import EncodedImage, decode, pixels_of
+from shared.serving.images import EncodedImage, pixels, pixels_of
 from shared.serving.session import StudentSession
 
+PATH = "/v1/predictions"
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
 MULTIPART = "multipart/form-data"
 STUDENT_HEADER = "X-Student-Version"
@@ -50,8 +62,6 @@ _SMALL_PIXELS = 512 * 512
 """Up to here a PNG is decoded in a few milliseconds; the event loop can wait for that."""
 _SMALL_BYTES = 2**20
 _SMALL_MODEL_S = 0.005
-_DIGITS = 6
-"""Decimals of a probability: what float32 carries."""
 
 
 class RawRoute(APIRoute):
@@ -69,7 +79,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 @router.post(
-    "/v1/predictions",
+    PATH,
     summary="Classify one image or several",
     response_model=PredictionAnswer,
     responses={
@@ -91,6 +101,8 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
             NoLiveStudent,
             StudentNotLoaded,
             QueueFull,
+            InvalidDeadline,
+            DeadlineExceeded,
         ),
     },
     openapi_extra={
@@ -105,7 +117,13 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
                     "maximum": _MOST_TOP,
                     "default": _DEFAULT_TOP,
                 },
-            }
+            },
+            {
+                "name": DEADLINE_HEADER,
+                "in": "header",
+                "description": "Milliseconds after which the answer is of no use; it is 504 then",
+                "schema": {"type": "integer", "minimum": 1, "maximum": MOST_DEADLINE_MS},
+            },
         ],
         "requestBody": {
             "required": True,
@@ -126,67 +144,122 @@ async def predict(request: Request) -> Response:
     """Answer the student's most probable classes at T = 1, for each image in the order sent."""
     began = time.perf_counter()
     gateway: Gateway = request.app.state.gateway
-    top = _top(request)
+    top = top_of(request.scope["query_string"])
+    deadline = deadline_of(request.headers.get(DEADLINE_HEADER), began)
     images = await _images(request, gateway.settings)
     student = gateway.live.student()
-    limits = gateway.image_limits
-    work = partial(_answer, student, images, limits, top, began)
-    if _is_small(student, images):
-        body = work()
+    if is_small(student, images):
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        ask(gateway, student, images, top=top, began=began, deadline=deadline, done=partial(_settle, answer))
+        body = await answer
     else:
-        if gateway.heavy.statistics().tasks_waiting >= gateway.settings.max_waiting:
-            raise QueueFull("large predictions", gateway.settings.max_waiting, retry_after_s=1.0)
-        body = await anyio.to_thread.run_sync(work, limiter=gateway.heavy)
+        body = await answer_apart(gateway, student, images, top=top, began=began, deadline=deadline)
     return Response(body, media_type="application/json", headers={STUDENT_HEADER: student.version})
 
 
-def _answer(
+def ask(
+    gateway: Gateway,
     student: StudentSession,
     images: Sequence[EncodedImage],
-    limits: ImageLimits,
+    *,
     top: int,
     began: float,
+    deadline: float | None,
+    done: Done,
+) -> None:
+    """Decode small images here and now, and let the student answer them together with others.
+
+    Args:
+        gateway: the parts.
+        student: who answers.
+        images: in the order of the answer.
+        top: how many classes to answer.
+        began: when the request came, as `time.perf_counter()`.
+        deadline: when nobody wants the answer any more, as `time.perf_counter()`.
+        done: is given the JSON of the answer, or what went wrong, on the event loop.
+
+    Raises:
+        QueueFull: too many images wait.
+        InvalidImage: one of them is no image, or not whole.
+        ImageTooLarge: one of them is over a limit.
+    """
+    gateway.batches.need_room(student, len(images))
+    gateway.batches.submit(_decoded(gateway, student, images, top, began, deadline, done))
+
+
+async def answer_apart(
+    gateway: Gateway,
+    student: StudentSession,
+    images: Sequence[EncodedImage],
+    *,
+    top: int,
+    began: float,
+    deadline: float | None,
 ) -> bytes:
-    """Return the JSON of a `PredictionAnswer`; plain dictionaries, because they cost a tenth of models."""
+    """Return the answer to a large request, which is decoded and answered in a thread.
+
+    Raises:
+        QueueFull: too many wait for a thread.
+        DeadlineExceeded: the time had passed before one was free.
+        InvalidImage: one of them is no image, or not whole.
+        ImageTooLarge: one of them is over a limit.
+    """
+    if gateway.heavy.statistics().tasks_waiting >= gateway.settings.max_waiting:
+        raise QueueFull("large predictions", gateway.settings.max_waiting, retry_after_s=1.0)
+
+    def work() -> bytes:
+        need_time(deadline, began)
+        asked = _decoded(gateway, student, images, top, began, deadline, _nobody)
+        return answer_alone(asked)
+
+    return await anyio.to_thread.run_sync(work, limiter=gateway.heavy)
+
+
+def _decoded(
+    gateway: Gateway,
+    student: StudentSession,
+    images: Sequence[EncodedImage],
+    top: int,
+    began: float,
+    deadline: float | None,
+    done: Done,
+) -> Asked:
     decoding = time.perf_counter()
-    pixels = decode(images, student.input, limits)
-    running = time.perf_counter()
-    probabilities = student.probabilities(pixels)
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    done = time.perf_counter()
-    names = student.classes
-    predictions = [
-        {
-            "predicted": names[ranks[0]],
-            "classes": [{"name": names[i], "probability": round(row[i], _DIGITS)} for i in ranks],
-            "file": image.file,
-        }
-        for image, ranks, row in zip(images, order.tolist(), probabilities.tolist(), strict=True)
-    ]
-    metrics.observe(student.version, len(images), running - decoding, done - running)
-    return orjson.dumps(
-        {
-            "student": student.version,
-            "temperature": 1.0,
-            "predictions": predictions,
-            "timing": {
-                "decode_ms": _milliseconds(running - decoding),
-                "model_ms": _milliseconds(done - running),
-                "total_ms": _milliseconds(time.perf_counter() - began),
-            },
-        }
+    decoded = [pixels(image, student.input, gateway.image_limits) for image in images]
+    return Asked(
+        student,
+        decoded,
+        [image.file for image in images],
+        top=top,
+        began=began,
+        decode_s=time.perf_counter() - decoding,
+        deadline=deadline,
+        done=done,
     )
 
 
-def _is_small(student: StudentSession, images: Sequence[EncodedImage]) -> bool:
+def _settle(answer: "asyncio.Future[bytes]", found: bytes | Exception) -> None:
+    if answer.done():
+        return  # the request was cancelled
+    if isinstance(found, Exception):
+        answer.set_exception(found)
+    else:
+        answer.set_result(found)
+
+
+def _nobody(_found: bytes | Exception) -> None:
+    """Take the answer that is returned instead."""
+
+
+def is_small(student: StudentSession, images: Sequence[EncodedImage]) -> bool:
     """Tell whether answering takes so little that a thread would cost more than it frees."""
     if len(images) * student.seconds_per_image > _SMALL_MODEL_S:
         return False
-    pixels = size_bytes = 0
+    size = size_bytes = 0
     for image in images:
         size_bytes += len(image.data)
-        pixels += pixels_of(image)
-        if pixels > _SMALL_PIXELS or size_bytes > _SMALL_BYTES:
+        size += pixels_of(image)
+        if size > _SMALL_PIXELS or size_bytes > _SMALL_BYTES:
             return False
     return True
 
@@ -228,10 +301,11 @@ async def _form_images(request: Request, settings: GatewaySettings) -> list[Enco
     return images
 
 
-def _top(request: Request) -> int:
-    if not request.scope["query_string"]:
+def top_of(query: bytes) -> int:
+    """Return how many classes a query asks for; raises `RequestValidationError`."""
+    if not query:
         return _DEFAULT_TOP
-    given = request.query_params.get("top", str(_DEFAULT_TOP))
+    given = QueryParams(query).get("top", str(_DEFAULT_TOP))
     if given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= _MOST_TOP:
         return int(given)
     raise RequestValidationError(
@@ -244,7 +318,3 @@ def _top(request: Request) -> int:
             }
         ]
     )
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1e3, 3)

@@ -68,6 +68,18 @@ def error_response(error: DistillationError, status: int) -> Response:
     return problem_response(problem_of(error, status), headers)
 
 
+def refusal(error: Exception, table: StatusTable) -> Response:
+    """Return the answer to an error that was raised while a request was answered, whatever it is."""
+    if isinstance(error, DistillationError):
+        status = status_of(type(error), table)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.warning("request refused", extra={"code": error.code, "detail": str(error)})
+        return error_response(error, status)
+    if isinstance(error, RequestValidationError):
+        return problem_response(_validation_problem(error.errors(), table))
+    return unexpected()
+
+
 def unexpected() -> Response:
     """Return the answer to an error that nobody raised on purpose; what it was stands in the log."""
     return problem_response(
@@ -117,17 +129,7 @@ def install(app: FastAPI, table: StatusTable) -> None:
     """Make the app answer every refusal as a problem document."""
 
     async def deliberate(_request: Request, error: Exception) -> Response:
-        if not isinstance(error, DistillationError):
-            raise error
-        status = status_of(type(error), table)
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.warning("request refused", extra={"code": error.code, "detail": str(error)})
-        return error_response(error, status)
-
-    async def malformed(_request: Request, error: Exception) -> Response:
-        if not isinstance(error, RequestValidationError):
-            raise error
-        return problem_response(_validation_problem(error.errors(), table))
+        return refusal(error, table)
 
     async def plain(_request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -154,7 +156,7 @@ def install(app: FastAPI, table: StatusTable) -> None:
 
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(DistillationError, deliberate)
-    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(RequestValidationError, deliberate)
     app.add_exception_handler(HTTPException, plain)
     app.add_exception_handler(Exception, unforeseen)
 

@@ -1,42 +1,90 @@
 """Runs an ASGI app factory under uvicorn with the settings that all services share."""
 
+import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
+from contextlib import suppress
+from typing import Any
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 
-def serve(factory: str, *, host: str, port: int, processes: int = 1, drain_s: int = 30) -> None:
+def serve(
+    factory: str,
+    *,
+    host: str,
+    port: int,
+    processes: int = 1,
+    drain_s: int = 30,
+    protocol: type[asyncio.Protocol] | None = None,
+) -> None:
     """Serve `factory` until SIGTERM or SIGINT, then let requests in flight end and exit with 0.
 
     Args:
         factory: "module:function", which returns the app; it runs in each process.
         host: address to bind.
         port: port to bind.
-        processes: how many processes share the port.
+        processes: how many processes share the port, each by a socket of its own, among which the kernel
+            deals out the connections. With one socket for all, whoever wakes first takes most of them.
         drain_s: seconds that requests in flight may take after the signal.
+        protocol: speaks HTTP in place of uvicorn's own.
     """
     # uvicorn drains on SIGTERM and then raises the signal once more: having drained is a success.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
-    metrics_dir = None
-    if processes > 1:
-        metrics_dir = tempfile.mkdtemp(prefix="imago-metrics-")
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
+    config = uvicorn.Config(
+        factory,
+        factory=True,
+        host=host,
+        port=port,
+        http=protocol or "auto",
+        workers=processes,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=drain_s,
+    )
+    if processes == 1:
+        server = uvicorn.Server(config)
+        with suppress(KeyboardInterrupt):
+            server.run()
+        if not server.started:
+            sys.exit(uvicorn.config.STARTUP_FAILURE)
+        return
+    metrics_dir = tempfile.mkdtemp(prefix="imago-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
     try:
-        uvicorn.run(
-            factory,
-            factory=True,
-            host=host,
-            port=port,
-            workers=processes,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=drain_s,
-        )
+        # Kept open and never listened on: it holds the port, also one that the kernel has chosen.
+        with _bound(host, port) as held:
+            shared = _OwnSocket(host, held.getsockname()[1])
+            Multiprocess(config, sockets=[shared]).run()  # type: ignore[list-item]
     finally:
-        if metrics_dir is not None:
-            shutil.rmtree(metrics_dir, ignore_errors=True)
+        shutil.rmtree(metrics_dir, ignore_errors=True)
+
+
+class _OwnSocket:
+    """Becomes a new socket on the port wherever it arrives: uvicorn sends its sockets to each process."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+
+    def __reduce__(self) -> Any:
+        return _bound, self._address
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        sys.stderr.write(f"cannot bind {host}:{port}: {error.strerror}\n")
+        raise SystemExit(1) from error
+    return found

@@ -2,7 +2,14 @@ import pytest
 
 from services.gateway.errors import STATUSES
 from shared.adapters.web.problems import every_error, status_of
-from shared.errors import DistillationError, InvalidRequest, JobFailed, NotFound, Unavailable
+from shared.errors import (
+    DeadlineExceeded,
+    DistillationError,
+    InvalidRequest,
+    JobFailed,
+    NotFound,
+    Unavailable,
+)
 
 
 @pytest.mark.parametrize("error", list(every_error()), ids=lambda error: error.code)
@@ -11,7 +18,7 @@ def test_every_error_has_a_status_that_fits_its_family(error):
     if issubclass(error, NotFound):
         assert status == 404
     elif issubclass(error, Unavailable):
-        assert status == 503
+        assert status == (504 if error is DeadlineExceeded else 503)
     elif issubclass(error, InvalidRequest):
         assert status in (406, 413, 415, 422)
     elif issubclass(error, JobFailed) or error is DistillationError:

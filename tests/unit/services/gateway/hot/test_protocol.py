@@ -1,0 +1,188 @@
+"""The same requests by the short way and by the app alone: nobody can tell which way an answer came."""
+
+import json
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from services.gateway.app import create_app
+from services.gateway.hot import protocol
+from services.gateway.hot.protocol import HotProtocol
+from services.gateway.settings import GatewaySettings
+from shared.artefacts.store import ArtefactStore
+from shared.jobs.memory_store import MemoryJobStore
+from tests.support.gateway_in_process import PNG_TYPE, MemoryDispatcher, image_file
+from tests.support.student_bundles import mlp_onnx, write_bundle
+
+
+@contextmanager
+def serving(settings: GatewaySettings, http_class: object) -> Iterator[str]:
+    app = create_app(settings, jobs=MemoryJobStore(), dispatcher=MemoryDispatcher())
+    config = uvicorn.Config(
+        app, port=0, http=http_class, log_config=None, access_log=False, server_header=False,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.005)
+    try:
+        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    root: Path = tmp_path_factory.mktemp("gateway")
+    students = ArtefactStore(root / "store").students
+    students.publish("digits-1", lambda at: write_bundle(at, "digits-1", mlp_onnx(favourite=7)))
+    students.promote("digits-1")
+    settings = GatewaySettings(
+        state_dir=root, max_image_bytes=100_000, max_image_pixels=1_000_000, max_prediction_bytes=200_000
+    )
+    with ExitStack() as stack:
+        yield {
+            "short": stack.enter_context(serving(settings, HotProtocol)),
+            "long": stack.enter_context(serving(settings, "auto")),
+        }
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The statuses of the answers that went the short way."""
+    found: list[int] = []
+    count = protocol._Exchange.count
+
+    def noted(exchange: protocol._Exchange, status: int) -> None:
+        found.append(status)
+        count(exchange, status)
+
+    monkeypatch.setattr(protocol._Exchange, "count", noted)
+    return found
+
+
+PATH = "/v1/predictions"
+IMAGE = image_file()
+ALIKE = {
+    "an image": (PATH, IMAGE, {}),
+    "no media type": (PATH, IMAGE, {"Content-Type": ""}),
+    "octets": (PATH, IMAGE, {"Content-Type": "application/octet-stream"}),
+    "a count": (PATH + "?top=3", IMAGE, {}),
+    "an empty query": (PATH + "?", IMAGE, {}),
+    "another parameter": (PATH + "?x=1", IMAGE, {}),
+    "a wrong count": (PATH + "?top=many", IMAGE, {}),
+    "a deadline": (PATH, IMAGE, {"X-Deadline-Ms": "60000"}),
+    "a wrong deadline": (PATH, IMAGE, {"X-Deadline-Ms": "soon"}),
+    "another size": (PATH, image_file(40, 60), {}),
+    "many pixels": (PATH, image_file(700, 1, form="JPEG"), {}),
+    "a JPEG": (PATH, image_file(form="JPEG"), {"Content-Type": "image/jpeg"}),
+    "no image": (PATH, b"GIF89a", {}),
+    "cut off": (PATH, IMAGE[:-40], {}),
+    "nothing": (PATH, b"", {}),
+    "too large an image": (PATH, bytes(150_000), {}),
+}
+OTHER_WAY = {
+    "too large a body": (PATH, bytes(250_000), {}),
+    "another media type": (PATH, b"{}", {"Content-Type": "application/json"}),
+    "a media type in another hand": (PATH, IMAGE, {"Content-Type": "Image/PNG; x=1"}),
+    "another path": (PATH + "s", IMAGE, {}),
+    "the end of the connection": (PATH, IMAGE, {"Connection": "close"}),
+}
+
+
+def answer(host: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[object, ...]:
+    """Return what is alike, however often one asks."""
+    sent = PNG_TYPE | {"X-Request-ID": "same-1"} | headers
+    found = httpx.post(f"http://{host}{path}", content=body, headers=sent)
+    told = {name: value for name, value in found.headers.items() if name not in ("date", "content-length")}
+    return found.status_code, told, re.sub(r'"timing":\{[^}]*\}', "", found.text)
+
+
+@pytest.mark.parametrize("case", [*ALIKE, *OTHER_WAY])
+def test_both_ways_give_the_same_answer(hosts, case, taken):
+    path, body, headers = (ALIKE | OTHER_WAY)[case]
+    short = answer(hosts["short"], path, body, headers)
+    assert taken == ([short[0]] if case in ALIKE else [])
+    assert short == answer(hosts["long"], path, body, headers)
+
+
+def test_the_short_way_gives_a_new_request_id_each_time_and_keeps_the_connection(hosts, taken):
+    with httpx.Client(base_url=f"http://{hosts['short']}") as client:
+        found = [client.post(PATH, content=IMAGE, headers=PNG_TYPE) for _ in range(3)]
+    assert len({one.headers["X-Request-ID"] for one in found}) == 3
+    assert found[0].headers["Date"]
+    assert taken == [200] * 3
+
+
+def test_requests_that_are_sent_without_waiting_are_answered_in_their_order(hosts):
+    request = (
+        f"POST {PATH}?top={{top}} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        f"X-Request-ID: no-{{top}}\r\nContent-Length: {len(IMAGE)}\r\n\r\n"
+    )
+    host, port = hosts["short"].split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(b"".join(request.format(top=top).encode() + IMAGE for top in (1, 2, 3, 4)))
+        client.settimeout(10)
+        for top in (1, 2, 3, 4):
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1)
+            length = int(re.search(rb"content-length: (\d+)", head)[1])
+            body = b""
+            while len(body) < length:
+                body += client.recv(length - len(body))
+            assert f"x-request-id: no-{top}".encode() in head.lower()
+            assert len(json.loads(body)["predictions"][0]["classes"]) == top
+
+
+def test_a_body_that_comes_byte_by_byte_is_answered(hosts, taken):
+    host, port = hosts["short"].split(":")
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(IMAGE)}\r\n\r\n".encode()
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        for at in range(0, len(head + IMAGE), 50):
+            client.sendall((head + IMAGE)[at : at + 50])
+            time.sleep(0.001)
+        assert client.recv(20).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert taken == [200]
+
+
+def test_answers_of_the_short_way_are_counted_as_all_others_are(hosts):
+    def counted() -> float:
+        text = httpx.get(f"http://{hosts['short']}/metrics").text
+        line = r'imago_http_requests_total\{method="POST",route="/v1/predictions",status="200"\} (\S+)'
+        found = re.search(line, text)
+        return float(found[1]) if found else 0.0
+
+    before = counted()
+    for _ in range(3):
+        httpx.post(f"http://{hosts['short']}{PATH}", content=IMAGE, headers=PNG_TYPE)
+    assert counted() == before + 3
+
+
+def refused_unforeseen(found: httpx.Response) -> None:
+    assert (found.status_code, found.json()["code"]) == (500, "internal-error")
+    assert found.json()["request_id"] == found.headers["X-Request-ID"]
+
+
+def test_what_nobody_foresaw_is_a_500_that_the_log_explains(hosts, monkeypatch, caplog):
+    def fails(*_args: object, **_more: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(protocol, "ask", fails)
+    with caplog.at_level(logging.ERROR):
+        found = httpx.post(f"http://{hosts['short']}{PATH}", content=IMAGE, headers=PNG_TYPE)
+    refused_unforeseen(found)
+    assert "nobody foresaw this" in caplog.text
