@@ -1,6 +1,5 @@
 """`python -m services.gateway`: serve until SIGTERM or SIGINT."""
 
-from services.gateway.hot.protocol import HotProtocol
 from services.gateway.settings import GatewaySettings
 from shared.adapters.web.server import serve
 from shared.logs import configure_logging
@@ -17,7 +16,7 @@ def main() -> None:
         port=settings.port,
         processes=settings.processes,
         drain_s=settings.drain_s,
-        protocol=HotProtocol,
+        protocol="services.gateway.hot.protocol:HotProtocol",
     )
 
 

@@ -38,6 +38,8 @@ _PATH = PATH.encode()
 _QUERY = _PATH + b"?"
 _MOST_BYTES = 2**18
 """Of a body that is answered here; a larger one takes so long to decode that the way does not matter."""
+_FAREWELL_S = 0.25
+"""How long an idle connection is kept when the process stops."""
 _TYPES = frozenset(name.encode() for name in IMAGE_TYPES)
 _DEADLINE = DEADLINE_HEADER.lower().encode()
 _STUDENT = STUDENT_HEADER.lower().encode()
@@ -52,6 +54,8 @@ class HotProtocol(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._gateway = _gateway_of(self.app)
         self._taking: _Exchange | None = None
+        self.last = False
+        """Whether the next answer is the last one of the connection."""
 
     def on_message_begin(self) -> None:
         """Begin a request; the scope of ASGI is made where it is needed."""
@@ -74,6 +78,8 @@ class HotProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self.last and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
@@ -96,6 +102,18 @@ class HotProtocol(HttpToolsProtocol):
             exchange, self._taking = self._taking, None
             exchange.count(CLIENT_GONE)
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End the connection without losing a request that is on its way already.
+
+        An idle connection is kept for a moment; a request that comes on it is answered, and the answer says
+        that it was the last.
+        """
+        if self.last or (self.cycle is not None and not self.cycle.response_complete):
+            super().shutdown()
+            return
+        self.last = True
+        self.loop.call_later(_FAREWELL_S, self.shutdown)
 
     def _exchange(self) -> "_Exchange | None":
         """Return what takes the request, or None where it is not as plain as can be."""
@@ -158,7 +176,7 @@ class _Exchange:
     ) -> None:
         self.response_complete = False
         self.disconnected = False
-        self.keep_alive = True
+        self.keep_alive = not protocol.last
         self.pieces: list[bytes] = []
         self._began = time.perf_counter()
         self._protocol = protocol

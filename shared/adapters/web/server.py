@@ -1,14 +1,16 @@
 """Runs an ASGI app factory under uvicorn with the settings that all services share."""
 
 import asyncio
+import importlib
 import os
 import shutil
 import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -21,7 +23,7 @@ def serve(
     port: int,
     processes: int = 1,
     drain_s: int = 30,
-    protocol: type[asyncio.Protocol] | None = None,
+    protocol: str | None = None,
 ) -> None:
     """Serve `factory` until SIGTERM or SIGINT, then let requests in flight end and exit with 0.
 
@@ -32,7 +34,8 @@ def serve(
         processes: how many processes share the port, each by a socket of its own, among which the kernel
             deals out the connections. With one socket for all, whoever wakes first takes most of them.
         drain_s: seconds that requests in flight may take after the signal.
-        protocol: speaks HTTP in place of uvicorn's own.
+        protocol: "module:class", which speaks HTTP in place of uvicorn's own; it is loaded with the app, and
+            so not in the process that only watches over several.
     """
     # uvicorn drains on SIGTERM and then raises the signal once more: having drained is a success.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
@@ -41,7 +44,7 @@ def serve(
         factory=True,
         host=host,
         port=port,
-        http=protocol or "auto",
+        http=cast(Any, _Named(protocol)) if protocol else "auto",
         workers=processes,
         log_config=None,
         access_log=False,
@@ -64,6 +67,21 @@ def serve(
             Multiprocess(config, sockets=[shared]).run()  # type: ignore[list-item]
     finally:
         shutil.rmtree(metrics_dir, ignore_errors=True)
+
+
+class _Named:
+    """Makes protocols of a class that is imported when the first is wanted."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._class: Callable[..., asyncio.Protocol] | None = None
+
+    def __call__(self, **facts: Any) -> asyncio.Protocol:
+        if self._class is None:
+            module, _, name = self._name.partition(":")
+            found = getattr(importlib.import_module(module), name)
+            self._class = cast(Callable[..., asyncio.Protocol], found)
+        return self._class(**facts)
 
 
 class _OwnSocket:
