@@ -58,7 +58,10 @@ PEERS = {
         "/inference",
     ),
     "litserve": Peer(
-        ("litserve", "numpy", "onnxruntime", "pillow"), ("1x1@0", "1x32@2", "2x32@2"), "/predict", "request"
+        ("litserve", "numpy", "onnxruntime", "pillow", "python-multipart"),
+        ("1x1@0", "1x32@2", "2x32@2"),
+        "/predict",
+        "request",
     ),
     "bentoml": Peer(
         ("bentoml", "httptools", "numpy", "onnxruntime", "pillow", "uvloop"),

@@ -27,7 +27,7 @@ class Student(litserve.LitAPI):
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(MODEL, options)
 
-    def decode_request(self, request: Any) -> Any:
+    def decode_request(self, request):  # a type would make it a parameter of the query
         """Return the pixels of one request."""
         image = Image.open(io.BytesIO(request["request"].file.read()))
         converted = image.convert("L" if CHANNELS == 1 else "RGB")

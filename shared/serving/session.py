@@ -5,7 +5,6 @@ T = 1, so that nothing about the normalisation is left to whoever serves it. A s
 with specialists has a graph for each net.
 """
 
-import statistics
 import time
 from pathlib import Path
 from typing import Self
@@ -42,12 +41,12 @@ class StudentSession:
         self.version = card.version
         self.classes = card.classes
         self.input = card.preprocessing.input
-        self.seconds_per_image = 0.0
-        """Median time of a call with one image, in seconds, measured when the student was loaded."""
         self.call_s = 0.0
-        """The least CPU time of such a call: what it costs where nothing else runs on the machine."""
-        self.batch_s_per_image = 0.0
-        """The least CPU time of a call with several images, in seconds an image."""
+        """CPU time of a call with one image, in seconds, measured when the student was loaded.
+
+        The least of several: what a call costs where nothing else runs on the machine."""
+        self.seconds_per_image = 0.0
+        """The same of a call with several images, by their number."""
         self._model = model
 
     @classmethod
@@ -132,18 +131,14 @@ class StudentSession:
         if images is None:
             images = np.zeros((1, self.input.height, self.input.width, self.input.channels), dtype=np.uint8)
         calls = [images[one : one + 1] for one in range(len(images))]
-        times = [self._timed(calls[call % len(calls)]) for call in range(_WARM_UP_CALLS)]
-        self.seconds_per_image = statistics.median(passed for passed, _ in times)
-        self.call_s = min(used for _, used in times)
+        self.call_s = min(self._used_s(calls[call % len(calls)]) for call in range(_WARM_UP_CALLS))
         several = np.repeat(images[:1], _WARM_UP_IMAGES, axis=0)
-        used = min(self._timed(several)[1] for _ in range(_WARM_UP_BATCHES))
-        self.batch_s_per_image = used / _WARM_UP_IMAGES
+        self.seconds_per_image = min(self._used_s(several) for _ in range(_WARM_UP_BATCHES)) / _WARM_UP_IMAGES
 
-    def _timed(self, images: NDArray[np.uint8]) -> tuple[float, float]:
-        """Return how much time and how much CPU time of this thread a call has taken, in seconds."""
-        began, used = time.perf_counter(), time.thread_time()
+    def _used_s(self, images: NDArray[np.uint8]) -> float:
+        began = time.thread_time()
         self.probabilities(images)
-        return time.perf_counter() - began, time.thread_time() - used
+        return time.thread_time() - began
 
 
 def _model(directory: Path, card: StudentCard, threads: int) -> Graph | EnsembleGraph:

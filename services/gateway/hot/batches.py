@@ -21,7 +21,7 @@ from shared.serving.session import StudentSession
 
 log = logging.getLogger(__name__)
 
-_LOOP_S = 0.0005
+LOOP_S = 0.0005
 """Up to here a call is made on the event loop."""
 _CALL_S = 0.008
 """What a call may take, so that who comes after it waits little: fewer images where one takes long."""
@@ -56,13 +56,13 @@ class Batches:
         """Raise `QueueFull` where more images would wait than may; one request alone always may."""
         waiting = self._turn.images + self._thread.images
         if waiting and waiting + images > self._most:
-            raise QueueFull("predictions", self._most, retry_after_s=waiting * student.batch_s_per_image)
+            raise QueueFull("predictions", self._most, retry_after_s=waiting * student.seconds_per_image)
 
     def submit(self, asked: Asked) -> None:
         """Answer the request by its `done`, with the next call that has room."""
         assert self._loop is not None  # the app has started
         asked.queued = time.perf_counter()
-        if asked.student.call_s <= _LOOP_S:
+        if asked.student.call_s <= LOOP_S:
             self._turn.add(asked)
             if not self._turn_scheduled:
                 self._turn_scheduled = True
@@ -169,7 +169,7 @@ class _Queue:
 
 
 def _room(asked: Asked) -> int:
-    return max(1, min(_MOST_IMAGES, int(_CALL_S / max(asked.student.batch_s_per_image, 1e-9))))
+    return max(1, min(_MOST_IMAGES, int(_CALL_S / max(asked.student.seconds_per_image, 1e-9))))
 
 
 def _call(batch: list[Asked]) -> tuple[Ranked | Exception, float, float]:

@@ -28,7 +28,7 @@ from services.gateway.hot.asked import (
     deadline_of,
     need_time,
 )
-from services.gateway.hot.batches import answer_alone
+from services.gateway.hot.batches import LOOP_S, answer_alone
 from services.gateway.parts import PartBegins, PartData, media_type, parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
@@ -253,7 +253,8 @@ def _nobody(_found: bytes | Exception) -> None:
 
 def is_small(student: StudentSession, images: Sequence[EncodedImage]) -> bool:
     """Tell whether answering takes so little that a thread would cost more than it frees."""
-    if len(images) * student.seconds_per_image > _SMALL_MODEL_S:
+    on_loop = student.call_s <= LOOP_S
+    if on_loop and len(images) * student.seconds_per_image > _SMALL_MODEL_S:
         return False
     size = size_bytes = 0
     for image in images:

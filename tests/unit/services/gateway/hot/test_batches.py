@@ -20,7 +20,7 @@ class Student:
 
     classes = ("zero", "more")
     input = SIZE
-    batch_s_per_image = 0.0001
+    seconds_per_image = 0.0001
 
     def __init__(self, version="s-1", call_s=0.0001, fails=False):
         self.version, self.call_s, self.fails = version, call_s, fails
@@ -116,7 +116,7 @@ def test_a_slow_student_runs_in_a_thread_and_takes_what_waits_when_it_is_free():
 
 def test_a_call_takes_no_more_images_than_its_time_allows():
     student, answers = Student(call_s=0.01), Answers()
-    student.batch_s_per_image = batches._CALL_S / 3
+    student.seconds_per_image = batches._CALL_S / 3
 
     async def scenario(queue):
         student.go.clear()
