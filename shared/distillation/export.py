@@ -12,15 +12,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from onnx import helper
 from torch import Tensor, nn
 
 from shared.artefacts.files import write_atomic
+from shared.artefacts.tensors import write_tensors
 from shared.contracts.architectures import ARCHITECTURES
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.students import Latency
-from shared.distillation.onnx_graphs import served_graph
+from shared.contracts.served_graphs import REFERENCE, SESSION_ENTRIES, GraphChoice
+from shared.contracts.students import SAMPLES, Latency
+from shared.distillation.graph_choice import choose_graph
+from shared.distillation.onnx_graphs import folded_graph, served_graph
 from shared.distillation.onnx_tracing import traced_graph
 from shared.errors import ParityFailed, UnknownArchitecture
 from shared.models.cnn import Cnn
@@ -30,6 +33,7 @@ from shared.models.normalise import normalise
 from shared.models.resnet import ResNet
 
 PARITY_TOLERANCE = 1e-3
+_SAMPLES = 32
 
 
 def export_onnx(module: nn.Module, preprocessing: Preprocessing, classes: Sequence[str], path: Path) -> None:
@@ -79,6 +83,39 @@ def parity(
     return largest
 
 
+def choose_served_graph(
+    directory: Path,
+    module: nn.Module,
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    images: UInt8[np.ndarray, "rows height width channels"],
+    labels: Int64[np.ndarray, " rows"] | None,
+) -> GraphChoice:
+    """Write the graph that is served beside `model.onnx`, and samples of what both answer (`choose_graph`).
+
+    Samples are some of the images, and none where there are none.
+
+    Args:
+        directory: holds `model.onnx`, the net as `export_onnx` writes it.
+        module: the net.
+        preprocessing: from pixels to what the net sees.
+        classes: names in the order of the logits.
+        images: of the validation split.
+        labels: of the images.
+    """
+    folded = folded_graph(module, preprocessing, classes) if isinstance(module, Mlp) else None
+    choice = choose_graph(directory, folded, images, labels)
+    some = np.array(images[:_SAMPLES])
+    if not len(some):
+        return choice
+    answers = {
+        name: _session(directory / file).run(["probabilities"], {"images": some})[0]
+        for name, file in (("probabilities", choice.file), ("reference", REFERENCE))
+    }
+    write_tensors(directory / SAMPLES, {"images": some, **answers})
+    return choice
+
+
 def measure_latency(
     path: Path, image: ImageInput, *, batches: Sequence[int] = (1, 32), calls: int = 300
 ) -> tuple[Latency, ...]:
@@ -116,4 +153,6 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    for key, value in SESSION_ENTRIES.items():
+        options.add_session_config_entry(key, value)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

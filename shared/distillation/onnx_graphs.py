@@ -32,7 +32,8 @@ class _Graph:
 
     def add(self, operator: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
         out = out or f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [out], **attributes))
+        # Named as what comes out of it: profiles and quantisation speak of nodes by name.
+        self.nodes.append(helper.make_node(operator, list(inputs), [out], name=out, **attributes))
         return out
 
     def weight(self, name: str, tensor: Tensor) -> str:
@@ -73,11 +74,30 @@ def served_graph(
     normalised = graph.add("Add", scaled, graph.weight("offset", offset))
     planes = graph.add("Transpose", normalised, perm=[0, 3, 1, 2])
     if isinstance(module, Mlp):
-        _mlp(graph, module, planes)
+        # torch flattens channels first.
+        _mlp(graph, graph.add("Flatten", planes, axis=1), list(module.layers))
     elif isinstance(module, Cnn):
         _cnn(graph, module, planes)
     else:
         _resnet(graph, module, planes)
+    return _model(graph, preprocessing, classes)
+
+
+def folded_graph(module: Mlp, preprocessing: Preprocessing, classes: Sequence[str]) -> onnx.ModelProto:
+    """Return the same, with what is done to the pixels drawn into the first layer: it takes them as they are.
+
+    Of perceptrons only: a convolution pads with zeros, which are no pixels of mean colour then.
+    """
+    graph = _Graph()
+    pixels = graph.add("Cast", "images", to=TensorProto.FLOAT)
+    first, *others = module.layers
+    assert isinstance(first, nn.Linear)
+    layers = [folded_pixels(first, preprocessing), *others]
+    _mlp(graph, graph.add("Flatten", pixels, axis=1), layers)
+    return _model(graph, preprocessing, classes)
+
+
+def _model(graph: _Graph, preprocessing: Preprocessing, classes: Sequence[str]) -> onnx.ModelProto:
     graph.add("Softmax", "logits", out="probabilities", axis=-1)
     image = preprocessing.input
     shape: list[str | int | None] = ["batch", image.height, image.width, image.channels]
@@ -118,11 +138,25 @@ def folded(
     return weight.float(), bias.float()
 
 
-def _mlp(graph: _Graph, module: Mlp, planes: str) -> None:
-    # torch flattens channels first.
-    hidden = graph.add("Flatten", planes, axis=1)
-    last = len(module.layers) - 1
-    for index, layer in enumerate(module.layers):
+def folded_pixels(layer: nn.Linear, preprocessing: Preprocessing) -> nn.Linear:
+    """Return a layer that makes of raw pixels, channels last, what this one makes of normalised planes.
+
+    W (pixels · scale + offset) + b is (W · scale) pixels + (W offset + b). In float64, as `folded`.
+    """
+    image = preprocessing.input
+    scale, offset = (value.double().expand(image.channels) for value in scale_and_offset(preprocessing))
+    weight = layer.weight.detach().double()
+    weight = weight.reshape(-1, image.channels, image.height, image.width).permute(0, 2, 3, 1)
+    made = nn.Linear(layer.in_features, layer.out_features)
+    with torch.no_grad():
+        made.weight.copy_((weight * scale).flatten(1))
+        made.bias.copy_(layer.bias.double() + (weight * offset).sum((1, 2, 3)))
+    return made
+
+
+def _mlp(graph: _Graph, hidden: str, layers: Sequence[nn.Module]) -> None:
+    last = len(layers) - 1
+    for index, layer in enumerate(layers):
         assert isinstance(layer, nn.Linear)
         name = f"layers.{index}"
         if index == last:
