@@ -9,6 +9,7 @@ from shared.contracts.architectures import Architecture
 from shared.contracts.base import Classes, Contract, Digest, Name
 from shared.contracts.evaluation import Comparison, Evaluation
 from shared.contracts.images import Preprocessing
+from shared.contracts.served_graphs import GraphChoice
 from shared.contracts.specialists import Combination, need_classes
 from shared.contracts.training import Objective
 
@@ -16,7 +17,8 @@ STUDENT_FORMAT: Final = 1
 
 SAMPLES: Final = "samples.safetensors"
 """A file that a bundle may have: `images` (uint8, N x H x W x C) and the `probabilities` (float32, N x
-classes) that the trained nets gave them. Whoever loads the bundle compares its answers with these."""
+classes) that the served graph, or the trained nets of an ensemble, gave them. Whoever loads the bundle
+compares its answers with these. `reference` are those of `model.onnx`, where there is one."""
 
 
 class BundleFile(Contract):
@@ -66,13 +68,23 @@ class StudentCard(Contract):
     """On the test split, at T = 1."""
     comparison: Comparison
     latency: tuple[Latency, ...]
+    """Of the graph that is served, on the machine that exported."""
     onnx_largest_difference: float
-    """Largest difference between ONNX and PyTorch logits on held-out images."""
+    """Largest difference between the logits of `model.onnx` and PyTorch on held-out images."""
+    graphs: GraphChoice | None = None
+    """Which graph is served, and what it was chosen from. None where there was no choice: then it is
+    `model.onnx`, or the graphs of an ensemble."""
     files: dict[str, BundleFile]
 
     @model_validator(mode="after")
     def _specialists_fit(self) -> "StudentCard":
         need_classes(self.classes, self.specialists)
+        return self
+
+    @model_validator(mode="after")
+    def _served_file_listed(self) -> "StudentCard":
+        if self.graphs is not None and self.graphs.file not in self.files:
+            raise ValueError(f"the served graph {self.graphs.file!r} is none of the files")
         return self
 
 

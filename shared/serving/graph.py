@@ -4,6 +4,7 @@ import onnxruntime
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
+from shared.contracts.served_graphs import SESSION_ENTRIES
 from shared.errors import StudentUnusable
 
 Images = UInt8[ndarray, "rows height width channels"]
@@ -31,6 +32,8 @@ class Graph:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
+        for key, value in SESSION_ENTRIES.items():
+            options.add_session_config_entry(key, value)
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has no common error: whatever it is, it does not load
