@@ -10,6 +10,7 @@ from shared.contracts.architectures import Architecture
 from shared.contracts.base import Contract, Digest, Name
 from shared.contracts.evaluation import Comparison, Evaluation, NetFigures
 from shared.contracts.findings import Finding
+from shared.contracts.served_graphs import GraphChoice
 from shared.contracts.specs import (
     CodistillationSpec,
     DistillationSpec,
@@ -214,6 +215,8 @@ class DistillationReport(JobReport):
     findings: tuple[Finding, ...] = ()
     """Of the checks of the teacher, before training."""
     latency: tuple[Latency, ...]
+    graphs: GraphChoice | None = None
+    """Which ONNX graph is served, and what it was chosen from; None where there was no choice."""
     teacher_latency_ms: float | None = None
     curves: tuple[TrainingCurve, ...]
 
@@ -266,6 +269,8 @@ class SweptNetwork(Contract):
     """Of the best trial, the one of the best validation accuracy; it was exported."""
     onnx_bytes: int
     latency: tuple[Latency, ...]
+    graphs: GraphChoice | None = None
+    """Which ONNX graph is served, and what it was chosen from; None where there was no choice."""
     satisfies: bool
     """Whether it keeps to the constraint; True where there is none."""
 
@@ -390,6 +395,8 @@ class PeerReport(JobReport):
     nets: tuple[NetFigures, ...]
     """Every net that was trained; the published ones are of the arm `taught`."""
     latency: tuple[Latency, ...]
+    graphs: GraphChoice | None = None
+    """Which ONNX graph is served, and what it was chosen from; None where there was no choice."""
     curves: tuple[TrainingCurve, ...]
 
 

@@ -89,9 +89,11 @@ def test_the_reports_files_lie_in_the_jobs_folder_and_in_the_bundle(bench: Bench
     for name in plain.files:
         assert (folder / name).read_bytes() == students.file(plain.student_version, name).read_bytes()
     card = students.card(plain.student_version)
-    assert set(plain.files) | {"model.onnx", "model.safetensors"} == set(card.files)
+    exported = {"model.onnx", "model.safetensors", "samples.safetensors", card.graphs.file}
+    assert set(plain.files) | exported == set(card.files)
     assert {"reliability.png", "confusion.svg", "curves.png"} <= set(plain.files)
-    assert plain.student_bytes == card.files["model.onnx"].size_bytes
+    assert plain.student_bytes == card.files[card.graphs.file].size_bytes
+    assert plain.graphs == card.graphs
 
 
 def test_every_net_has_its_figures_and_they_are_those_of_the_comparison(plain: DistillationReport):

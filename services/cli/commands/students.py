@@ -55,6 +55,7 @@ def show(
         ("verdict", comparison.verdict.value),
         ("gain", f"{100 * comparison.gain:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"),
         *((f"latency, batch {x.batch}", f"{x.p50_ms:.3f} ms (p99 {x.p99_ms:.3f})") for x in card.latency),
+        ("served graph", _served_graph(card)),
     ]
     emit(card, as_json, table(("", ""), rows))
 
@@ -75,6 +76,13 @@ def rollback(context: typer.Context, gateway: GatewayOption = None, as_json: Jso
     with gateway_of(context, gateway) as client:
         live = client.rollback()
     emit(live, as_json, f"{live.version} is live again")
+
+
+def _served_graph(card: StudentCard) -> str:
+    if card.graphs is None:
+        return "as trained, float32"
+    served = next(one for one in card.graphs.candidates if one.served)
+    return f"{served.name}: {served.reason} (measured on {card.graphs.cpu})"
 
 
 def _teacher(card: StudentCard) -> str:

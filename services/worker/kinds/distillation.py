@@ -299,7 +299,7 @@ def _report(
         student_version=f"{spec.name}-{context.job_id.removeprefix('j-')}",
         teacher_parameters=teacher_parameters(context, job.teacher),
         student_parameters=job.network.parameters,
-        student_bytes=(exported.path / "model.onnx").stat().st_size,
+        student_bytes=exported.served.stat().st_size,
         teacher=outcome.teacher,
         taught=twins.taught,
         untaught=twins.untaught,
@@ -310,6 +310,7 @@ def _report(
         pair=pair.check,
         findings=pair.findings,
         latency=exported.outcome.latency,
+        graphs=exported.outcome.graphs,
         teacher_latency_ms=outcome.teacher_latency_ms,
         curves=curves,
         warnings=warnings_after(pair, curves)

@@ -305,8 +305,9 @@ def _in_report(one: _Swept, spec: SweepSpec, answers: _Answers) -> SweptNetwork:
         untaught_validation_accuracies=one.joined.parts[0].outcome.untaught_validation_accuracies,
         untaught_test_accuracies=one.joined.parts[0].outcome.untaught_test_accuracies,
         seed=one.exported.outcome.seed,
-        onnx_bytes=(one.exported.path / "model.onnx").stat().st_size,
+        onnx_bytes=one.exported.served.stat().st_size,
         latency=one.exported.outcome.latency,
+        graphs=one.exported.outcome.graphs,
         satisfies=satisfies(one.candidate, spec.constraint, answers.validation_accuracy),
     )
 

@@ -16,10 +16,11 @@ from shared.contracts.datasets import DatasetManifest
 from shared.contracts.images import Preprocessing
 from shared.contracts.jobs import Stage
 from shared.contracts.reports import DistillationReport
+from shared.contracts.served_graphs import REFERENCE, GraphChoice
 from shared.contracts.specs import DistillationSpec
-from shared.contracts.students import BundleFile, Latency, StudentCard
+from shared.contracts.students import SAMPLES, BundleFile, Latency, StudentCard
 from shared.distillation.cohort import TrainedNet
-from shared.distillation.export import export_onnx, measure_latency, parity
+from shared.distillation.export import choose_served_graph, export_onnx, measure_latency, parity
 from shared.models.checkpoints import load_into, to_bytes
 from shared.models.network import Network
 
@@ -32,14 +33,22 @@ class ExportOutcome(BaseModel):
     seed: int
     largest_difference: float
     latency: tuple[Latency, ...]
+    """Of the graph that is served."""
+    graphs: GraphChoice | None = None
+    """None where it was exported before there was a choice."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The export stage's output: a folder with `model.onnx` and `model.safetensors`."""
+    """The output: a folder with `model.onnx`, the graph that is served, samples and `model.safetensors`."""
 
     path: Path
     outcome: ExportOutcome
+
+    @property
+    def served(self) -> Path:
+        """The graph that gateways load."""
+        return self.path / (self.outcome.graphs.file if self.outcome.graphs is not None else REFERENCE)
 
 
 def export_student(
@@ -64,13 +73,13 @@ def export_net(
     preprocessing: Preprocessing,
     served: TrainedNet,
 ) -> Exported:
-    """Write a net as safetensors and ONNX, and check that both answer alike on held-out images.
+    """Write a net as safetensors and ONNX, check that both answer alike, and choose the graph that is served.
 
     Args:
         context: of the job.
         inputs: all that the outcome follows from; names the stage's output.
         architecture: of the net.
-        dataset: whose validation images both are asked about.
+        dataset: whose validation images all graphs are asked about.
         manifest: of the dataset.
         preprocessing: from pixels to what the net sees; becomes part of the ONNX file.
         served: the net.
@@ -80,23 +89,28 @@ def export_net(
     """
 
     def build_files(directory: Path) -> None:
-        context.progress(Stage.EXPORT, 0, 3, "steps")
+        context.progress(Stage.EXPORT, 0, 4, "steps")
         network = Network(architecture, manifest.input, len(manifest.classes))
         module = load_into(network.module(), served.tensors)
         (directory / "model.safetensors").write_bytes(to_bytes(served.tensors))
-        onnx = directory / "model.onnx"
+        onnx = directory / REFERENCE
         export_onnx(module, preprocessing, manifest.classes, onnx)
-        context.progress(Stage.EXPORT, 1, 3, "steps")
-        images = context.store.datasets.load(dataset, "validation").images[:_PARITY_IMAGES]
-        difference = parity(onnx, module, preprocessing, outcomes.tensor(images))
-        context.progress(Stage.EXPORT, 2, 3, "steps")
+        context.progress(Stage.EXPORT, 1, 4, "steps")
+        split = context.store.datasets.load(dataset, "validation")
+        difference = parity(onnx, module, preprocessing, outcomes.tensor(split.images[:_PARITY_IMAGES]))
+        context.progress(Stage.EXPORT, 2, 4, "steps")
+        graphs = choose_served_graph(
+            directory, module, preprocessing, manifest.classes, split.images, split.labels
+        )
+        context.progress(Stage.EXPORT, 3, 4, "steps")
         outcome = ExportOutcome(
             seed=served.seed,
             largest_difference=difference,
-            latency=measure_latency(onnx, manifest.input),
+            latency=measure_latency(directory / graphs.file, manifest.input),
+            graphs=graphs,
         )
         outcomes.save(directory / "export.json", outcome)
-        context.progress(Stage.EXPORT, 3, 3, "steps")
+        context.progress(Stage.EXPORT, 4, 4, "steps")
 
     path = context.once(Stage.EXPORT, inputs, build_files)
     return Exported(path, outcomes.load(path / "export.json", ExportOutcome))
@@ -148,17 +162,23 @@ def publish_bundle(
     exported: Exported,
     card: Callable[[dict[str, BundleFile]], StudentCard],
 ) -> None:
-    """Put a student into the store: its files, its report, and the card that is made of their digests."""
+    """Put a student into the store: its files, its report, and the card that is made of their digests.
+
+    Which graph is served, and why, is added to the card here.
+    """
 
     def build_bundle(directory: Path) -> None:
-        for name in ("model.onnx", "model.safetensors"):
-            shutil.copyfile(exported.path / name, directory / name)
+        for name in sorted({REFERENCE, exported.served.name, "model.safetensors", SAMPLES}):
+            if name != SAMPLES or (exported.path / SAMPLES).exists():  # none of an export of an older version
+                shutil.copyfile(exported.path / name, directory / name)
         for name, content in report_files.items():
             (directory / name).write_bytes(content)
         files = {
             path.name: BundleFile(sha256=sha256_file(path), size_bytes=path.stat().st_size)
             for path in sorted(directory.iterdir())
         }
-        outcomes.save(directory / "card.json", card(files))
+        outcomes.save(
+            directory / "card.json", card(files).model_copy(update={"graphs": exported.outcome.graphs})
+        )
 
     context.store.students.publish(version, build_bundle)

@@ -48,6 +48,7 @@ def page(report: DistillationReport) -> list[str]:
         "## Size and latency",
         _size(report),
         sections.latencies(report.latency, report.teacher_latency_ms),
+        *sections.graphs(report.graphs),
         "## Training",
         *sections.training(report.curves, report.plots),
         "## Cost",

@@ -34,6 +34,7 @@ def page(report: PeerReport) -> list[str]:
         "## Size and latency",
         f"{report.parameters:,} parameters, {report.onnx_bytes / 1e6:.2f} MB as ONNX.",
         sections.latencies(report.latency, None),
+        *sections.graphs(report.graphs),
         "## Training",
         *sections.training(report.curves, report.plots),
         "## Cost",

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from shared.contracts.evaluation import Comparison, Evaluation, Verdict
 from shared.contracts.findings import Finding
 from shared.contracts.reports import AskedTransferSet, Cost, JobReport, Plot, TrainingCurve
+from shared.contracts.served_graphs import GraphChoice
 from shared.contracts.students import Latency
-from shared.distillation.reports.words import cell, p_value, pictures, points, table
+from shared.distillation.reports.words import cell, p_value, pictures, points, size, table
 
 MOST_CLASSES = 20
 """Classes a table shows one by one; of more, those with the most errors."""
@@ -153,6 +154,46 @@ def latencies(measured: Sequence[Latency], teacher_ms: float | None) -> str:
     if teacher_ms is not None:
         rows.append(("teacher, over HTTP", "1", f"{teacher_ms:.3f}", "", ""))
     return table(("", "batch", "median (ms)", "99th percentile (ms)", ""), rows)
+
+
+def graphs(choice: GraphChoice | None) -> list[str]:
+    """Return which ONNX graph is served and what it was chosen from, or nothing where there was no choice."""
+    if choice is None:
+        return []
+    measured = (
+        f"`{choice.file}` is served. Agreement with float32 on {choice.images:,} validation images "
+        f"({choice.calibration_images} others calibrated int8-static); times on one thread of "
+        f"{cell(choice.cpu)}, {choice.runtime}, in turns with float32."
+        if choice.images
+        else f"`{choice.file}` is served."
+    )
+    batches = [timing.batch for timing in choice.candidates[0].timings]
+    rows = table(
+        (
+            "graph",
+            "size",
+            *(f"batch {batch} (ms, times as quick)" for batch in batches),
+            "same class",
+            "accuracy",
+            "KL (nats)",
+            "why",
+        ),
+        (
+            (
+                f"**{one.name}**" if one.served else one.name,
+                "" if one.size_bytes is None else size(one.size_bytes),
+                *(
+                    [f"{timing.cpu_ms:.3f}, {timing.speedup:.2f}" for timing in one.timings]
+                    or [""] * len(batches)
+                ),
+                *("" if share is None else f"{share:.2%}" for share in (one.same_class, one.accuracy)),
+                "" if one.kl_nats is None else f"{one.kl_nats:.2g}",
+                cell(one.reason),
+            )
+            for one in choice.candidates
+        ),
+    )
+    return [measured, rows]
 
 
 def training(curves: Sequence[TrainingCurve], plots: Sequence[Plot] = ()) -> list[str]:

@@ -166,6 +166,7 @@ def _chosen(report: SweepReport) -> list[str]:
         sections.method(report.comparison),
         "## Its latency",
         sections.latencies(one.latency, None),
+        *sections.graphs(one.graphs),
         "## Its training",
         *sections.training(report.curves, report.plots),
     ]

@@ -14,6 +14,7 @@ from shared.contracts.reports import (
     TeacherReport,
     TrainingCurve,
 )
+from shared.contracts.served_graphs import GraphChoice, GraphFigures, GraphTiming
 from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.contracts.students import Latency
 from shared.distillation.evaluation import evaluate
@@ -118,6 +119,29 @@ def test_each_seed_and_each_class_has_its_row(distillation):
     page = markdown(distillation)
     assert [row[0] for row in table_below(page, "The verdict, seed by seed")[2:]] == ["0", "1"]
     assert table_below(page, "Errors by class")[2] == ["ant", "20", "1", "2", "1"]
+
+
+def test_the_graphs_that_serving_was_chosen_from_stand_with_their_figures(distillation):
+    timings = (GraphTiming(batch=1, cpu_ms=0.04, speedup=2.5), GraphTiming(batch=8, cpu_ms=0.1, speedup=2.0))
+    figures = GraphFigures(
+        name="int8-static", size_bytes=1_300_000, same_class=0.998, accuracy=0.99, kl_nats=1.2e-5,
+        timings=timings, served=True, reason="2.24 times as quick",
+    )  # fmt: skip
+    choice = GraphChoice(
+        file="model-int8-static.onnx", cpu="Abacus 9", runtime="ONNX Runtime 1", images=2048,
+        calibration_images=128, seconds=1.5,
+        candidates=(
+            GraphFigures(name="float32", timings=timings, reason="slower"),
+            figures,
+            GraphFigures(name="float16", reason="could not be made"),
+        ),
+    )  # fmt: skip
+    page = markdown(distillation.model_copy(update={"graphs": choice}))
+    assert "`model-int8-static.onnx` is served. Agreement with float32 on 2,048 validation images" in page
+    row = "| **int8-static** | 1.30 MB | 0.040, 2.50 | 0.100, 2.00 | 99.80% | 99.00% | 1.2e-05 | 2.24 times"
+    assert row in page
+    assert "| float16 |  |  |  |  |  |  | could not be made |" in page
+    assert "is served." not in markdown(distillation)
 
 
 def test_class_names_cannot_break_the_page(distillation):
