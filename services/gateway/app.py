@@ -10,7 +10,7 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from services.gateway import routes
+from services.gateway import metrics, routes
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
 from services.gateway.errors import STATUSES
@@ -18,6 +18,7 @@ from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
+from services.gateway.traffic.policy import Traffic
 from services.gateway.transfer_sets import TransferSets
 from services.gateway.uploads import clear_old_uploads
 from shared.adapters.redis_jobs import RedisJobStore
@@ -82,6 +83,7 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
     """Return the routes with what they need in `app.state.gateway`."""
     store = ArtefactStore(settings.store_dir)
     catalogue = StoreCatalogue(store, settings.data_dir)
+    live = Live(store, threads=settings.threads)
     gateway = Gateway(
         settings=settings,
         jobs=JobService(jobs, dispatcher, catalogue),
@@ -90,9 +92,10 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         transfer_sets=TransferSets(
             TransferSetStore(settings.transfer_sets_place, settings.transfer_sets_cache), catalogue
         ),
-        live=Live(store, threads=settings.threads),
+        live=live,
+        traffic=Traffic(live),
         draining=Draining(),
-        batches=Batches(most_waiting=settings.max_queued),
+        batches=Batches(most_waiting=settings.max_queued, observers=(metrics.observe,)),
         heavy=CapacityLimiter(settings.decode_threads),
         streams=CapacityLimiter(_STREAM_THREADS),
         uploads=CapacityLimiter(settings.max_uploads),

@@ -1,10 +1,8 @@
 """What the gateway counts beside its requests: predictions by student, their cost, and their batches."""
 
-from collections.abc import Sequence
-
 from prometheus_client import Counter
 
-from services.gateway.hot.asked import Asked
+from services.gateway.hot.answered import Answered
 from shared.adapters.web.metrics import BatchHistogram
 
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -27,19 +25,13 @@ ENCODE_SECONDS = BatchHistogram(
 )
 
 
-def observe(batch: Sequence[Asked], began: float, model_s: float, encode_s: float) -> None:
-    """Count the requests that one call has answered.
-
-    Args:
-        batch: the requests, all for one student.
-        began: when the call began, as `time.perf_counter()`.
-        model_s: seconds of the call.
-        encode_s: seconds for all the answers.
-    """
-    images = sum(len(asked.pixels) for asked in batch)
+def observe(answered: Answered) -> None:
+    """Count the requests that one call has answered."""
+    batch, found, encode_s = answered
+    images = len(found.order)
     PREDICTIONS.labels(batch[0].student.version).inc(images)
     BATCH.observe(images)
-    QUEUE_SECONDS.observe_many([began - asked.queued for asked in batch])
+    QUEUE_SECONDS.observe_many([found.began - asked.queued for asked in batch])
     DECODE_SECONDS.observe_many([asked.decode_s for asked in batch])
-    MODEL_SECONDS.observe(model_s)
+    MODEL_SECONDS.observe(found.model_s)
     ENCODE_SECONDS.observe(encode_s)

@@ -11,6 +11,7 @@ from services.gateway.draining import Draining
 from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
 from services.gateway.settings import GatewaySettings
+from services.gateway.traffic.policy import Traffic
 from services.gateway.transfer_sets import TransferSets
 from shared.artefacts.store import ArtefactStore
 from shared.datasets.images import ImageLimits
@@ -27,6 +28,7 @@ class Gateway:
     catalogue: StoreCatalogue
     transfer_sets: TransferSets
     live: Live
+    traffic: Traffic
     draining: Draining
     batches: Batches
     """Small requests for predictions, which one call answers together."""

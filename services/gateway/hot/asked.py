@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from shared.errors import DeadlineExceeded, InvalidDeadline
 from shared.serving.session import StudentSession
@@ -9,26 +10,56 @@ from shared.serving.session import StudentSession
 DEADLINE_HEADER = "X-Deadline-Ms"
 MOST_DEADLINE_MS = 3_600_000
 
+if TYPE_CHECKING:
+    from services.gateway.hot.answered import Found
+
 Done = Callable[[bytes | Exception], None]
 """Takes the JSON of the answer, or what went wrong. Called once, on the event loop."""
+Encode = Callable[["Asked", "Found"], bytes]
+"""Writes the answer to a request from what was found of its images."""
+
+
+class Options(NamedTuple):
+    """What a client asked for beside its images."""
+
+    began: float
+    """`time.perf_counter()` when the request came."""
+    top: int
+    """How many classes to answer."""
+    deadline: float | None = None
+    """`time.perf_counter()` after which nobody wants the answer."""
+    threshold: float | None = None
+    """Confidence below which the teacher is asked, 0 for never; None where the policy decides."""
 
 
 class Asked:
     """Decoded images that wait for their student."""
 
-    __slots__ = ("began", "deadline", "decode_s", "done", "files", "pixels", "queued", "student", "top")
+    __slots__ = (
+        "began",
+        "deadline",
+        "decode_s",
+        "done",
+        "encode",
+        "files",
+        "pixels",
+        "queued",
+        "student",
+        "threshold",
+        "top",
+    )
 
     def __init__(
         self,
         student: StudentSession,
         pixels: Sequence[bytes],
         files: Sequence[str | None],
+        options: Options,
         *,
-        top: int,
-        began: float,
         decode_s: float,
-        deadline: float | None,
         done: Done,
+        threshold: float | None = None,
+        encode: "Encode | None" = None,
     ) -> None:
         self.student = student
         """Who answers, whatever is promoted meanwhile."""
@@ -36,16 +67,17 @@ class Asked:
         """An element an image, as `shared.serving.images.pixels` gives them."""
         self.files = files
         """The clients' names for the images."""
-        self.top = top
-        """How many classes to answer."""
-        self.began = began
-        """`time.perf_counter()` when the request came."""
-        self.queued = began
+        self.top = options.top
+        self.began = options.began
+        self.queued = options.began
         """`time.perf_counter()` when it began to wait for the student."""
         self.decode_s = decode_s
-        self.deadline = deadline
-        """`time.perf_counter()` after which nobody wants the answer."""
+        self.deadline = options.deadline
         self.done = done
+        self.threshold = threshold
+        """Confidence below which the teacher is asked; None where it never is."""
+        self.encode = encode
+        """Writes the answer in another form than a `PredictionAnswer`."""
 
 
 def deadline_of(given: str | None, began: float) -> float | None:
@@ -61,7 +93,7 @@ def deadline_of(given: str | None, began: float) -> float | None:
     raise InvalidDeadline(given[:32], MOST_DEADLINE_MS)
 
 
-def need_time(deadline: float | None, began: float) -> None:
+def need_time(options: Options) -> None:
     """Raise `DeadlineExceeded` where the deadline has passed."""
-    if deadline is not None and time.perf_counter() > deadline:
-        raise DeadlineExceeded(deadline - began)
+    if options.deadline is not None and time.perf_counter() > options.deadline:
+        raise DeadlineExceeded(options.deadline - options.began)

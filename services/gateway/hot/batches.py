@@ -11,9 +11,12 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 
-from services.gateway import metrics
-from services.gateway.hot.answers import Ranked, body, ranked
+import numpy as np
+
+from services.gateway.hot.answered import Answered, Escalate, Found, Observer, Uncertain
+from services.gateway.hot.answers import body
 from services.gateway.hot.asked import Asked
 from shared.errors import DeadlineExceeded, QueueFull
 from shared.serving.images import stacked
@@ -30,9 +33,17 @@ _MOST_IMAGES = 64
 
 
 class Batches:
-    """The requests that wait. `submit` is for the event loop."""
+    """The requests that wait. `submit` is for the event loop.
 
-    def __init__(self, *, most_waiting: int) -> None:
+    Args:
+        most_waiting: images that may wait.
+        observers: are told of each call once its answers are sent.
+    """
+
+    def __init__(self, *, most_waiting: int, observers: Iterable[Observer] = ()) -> None:
+        self.observers = list(observers)
+        self.escalate: Escalate | None = None
+        """Takes requests whose confidence is below their threshold."""
         self._most = most_waiting
         self._turn = _Queue()
         self._turn_scheduled = False
@@ -83,7 +94,7 @@ class Batches:
             self._loop.call_soon(self._answer_turn)
         self._refuse(late)
         if batch:
-            self._finish(batch, *_call(batch))
+            self.finish(batch, call(batch))
 
     def _run(self) -> None:
         assert self._loop is not None
@@ -92,41 +103,68 @@ class Batches:
             if late:
                 self._loop.call_soon_threadsafe(self._refuse, late)
             if batch:
-                self._loop.call_soon_threadsafe(self._finish, batch, *_call(batch))
+                self._loop.call_soon_threadsafe(self.finish, batch, call(batch))
 
     def _refuse(self, late: list[Asked]) -> None:
         for asked in late:
             assert asked.deadline is not None
             asked.done(DeadlineExceeded(asked.deadline - asked.began))
 
-    def _finish(self, batch: list[Asked], found: Ranked | Exception, began: float, model_s: float) -> None:
+    def finish(self, batch: list[Asked], found: Found | Exception) -> None:
+        """Give each request of a call its answer, on the event loop."""
         if isinstance(found, Exception):
             log.error("the student failed", extra={"student": batch[0].student.version}, exc_info=found)
             for asked in batch:
                 asked.done(found)
             return
         assert self._loop is not None
-        order, probabilities = found
         first = 0
         encoding = time.perf_counter()
         for asked in batch:
             end = first + len(asked.pixels)
-            asked.done(body(asked, order[first:end], probabilities[first:end], model_s))
+            own = found if len(batch) == 1 else _part(found, first, end)
+            if asked.threshold is not None and self.escalate is not None and _unsure(own, asked.threshold):
+                self.escalate(Uncertain(asked, own))
+            else:
+                asked.done(body(asked, own) if asked.encode is None else asked.encode(asked, own))
             first = end
         # Afterwards: nobody waits for what is counted.
-        self._loop.call_soon(metrics.observe, batch, began, model_s, time.perf_counter() - encoding)
+        answered = Answered(batch, found, time.perf_counter() - encoding)
+        self._loop.call_soon(self._tell, answered)
+
+    def _tell(self, answered: Answered) -> None:
+        for observer in self.observers:
+            observer(answered)
 
 
-def answer_alone(asked: Asked) -> bytes:
-    """Return the answer to a request that is not merged with others, from whatever thread."""
-    asked.queued = time.perf_counter()
-    found, began, model_s = _call([asked])
-    if isinstance(found, Exception):
-        raise found
-    encoding = time.perf_counter()
-    answer = body(asked, *found, model_s)
-    metrics.observe([asked], began, model_s, time.perf_counter() - encoding)
-    return answer
+def call(batch: list[Asked]) -> Found | Exception:
+    """Return what the student says of all images of a batch; from whatever thread."""
+    began = time.perf_counter()
+    student = batch[0].student
+    decoded = [image for asked in batch for image in asked.pixels]
+    try:
+        probabilities = student.probabilities(stacked(decoded, student.input))
+        model_s = time.perf_counter() - began
+        top = max(asked.top for asked in batch)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+        ranked = np.take_along_axis(probabilities, order, axis=1)
+        return Found(order.tolist(), ranked.tolist(), probabilities, began, model_s)
+    except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+        return error
+
+
+def _part(found: Found, first: int, end: int) -> Found:
+    return Found(
+        found.order[first:end],
+        found.ranked[first:end],
+        found.probabilities[first:end],
+        found.began,
+        found.model_s,
+    )
+
+
+def _unsure(found: Found, threshold: float) -> bool:
+    return any(ranked[0] < threshold for ranked in found.ranked)
 
 
 class _Queue:
@@ -170,16 +208,3 @@ class _Queue:
 
 def _room(asked: Asked) -> int:
     return max(1, min(_MOST_IMAGES, int(_CALL_S / max(asked.student.seconds_per_image, 1e-9))))
-
-
-def _call(batch: list[Asked]) -> tuple[Ranked | Exception, float, float]:
-    """Return what the student says of all images of a batch, when the call began and how long it took."""
-    began = time.perf_counter()
-    student = batch[0].student
-    decoded = [image for asked in batch for image in asked.pixels]
-    try:
-        probabilities = student.probabilities(stacked(decoded, student.input))
-        model_s = time.perf_counter() - began
-        return ranked(probabilities, max(asked.top for asked in batch)), began, model_s
-    except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-        return error, began, 0.0

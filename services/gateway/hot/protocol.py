@@ -14,15 +14,16 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.gateway.errors import STATUSES
-from services.gateway.hot.asked import DEADLINE_HEADER, deadline_of
+from services.gateway.hot.asked import DEADLINE_HEADER, Options
 from services.gateway.routes.predictions import (
+    CANARY_HEADER,
     IMAGE_TYPES,
     PATH,
     STUDENT_HEADER,
     answer_apart,
     ask,
     is_small,
-    top_of,
+    options_of,
 )
 from services.gateway.state import Gateway
 from shared import logs
@@ -42,6 +43,7 @@ _FAREWELL_S = 0.25
 """How long an idle connection is kept when the process stops."""
 _TYPES = frozenset(name.encode() for name in IMAGE_TYPES)
 _DEADLINE = DEADLINE_HEADER.lower().encode()
+_CANARY = CANARY_HEADER.lower().encode()
 _STUDENT = STUDENT_HEADER.lower().encode()
 
 _tally = Tally(PATH, "POST")
@@ -130,7 +132,7 @@ class HotProtocol(HttpToolsProtocol):
         ):
             return None
         length = -1
-        identifier = deadline = None
+        identifier = deadline = key = None
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value) if value.isdigit() and len(value) < 10 else -1
@@ -144,9 +146,11 @@ class HotProtocol(HttpToolsProtocol):
                 identifier = value.decode("latin-1") if identifier is None else identifier
             elif name == _DEADLINE:
                 deadline = value.decode("latin-1") if deadline is None else deadline
+            elif name == _CANARY:
+                key = value.decode("latin-1") if key is None else key
         if not 0 <= length <= min(_MOST_BYTES, self._gateway.settings.max_prediction_bytes):
             return None
-        return _Exchange(self, self._gateway, self.url[len(_QUERY) :], identifier, deadline)
+        return _Exchange(self, self._gateway, self.url[len(_QUERY) :], identifier, deadline, key)
 
 
 class _Exchange:
@@ -157,6 +161,7 @@ class _Exchange:
         "_deadline",
         "_gateway",
         "_identifier",
+        "_key",
         "_protocol",
         "_query",
         "_student",
@@ -173,6 +178,7 @@ class _Exchange:
         query: bytes,
         identifier: str | None,
         deadline: str | None,
+        key: str | None,
     ) -> None:
         self.response_complete = False
         self.disconnected = False
@@ -184,6 +190,7 @@ class _Exchange:
         self._query = query
         self._identifier = request_id_of(identifier)
         self._deadline = deadline
+        self._key = key
         self._student: StudentSession | None = None
 
     @property
@@ -196,24 +203,22 @@ class _Exchange:
 
     def answer(self) -> None:
         """Answer now, or with the next call of the student."""
-        began = self._began
         try:
-            top = top_of(self._query)
-            deadline = deadline_of(self._deadline, began)
+            options = options_of(self._query, self._deadline, self._began)
             if not self.pieces:
                 raise NoImages("the body is empty")
             data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
             self.pieces = []
             images = (EncodedImage(data),)
             gateway = self._gateway
-            self._student = student = gateway.live.student()
+            self._student = student = gateway.traffic.student(self._key)
             if is_small(student, images):
-                ask(gateway, student, images, top=top, began=began, deadline=deadline, done=self._done)
+                ask(gateway, student, images, options, self._done)
                 return
         except Exception as error:  # noqa: BLE001 - the last line of defence, as the boundary is
             self._done(error)
             return
-        task = self._protocol.loop.create_task(self._answer_apart(student, images, top, deadline))
+        task = self._protocol.loop.create_task(self._answer_apart(student, images, options))
         tasks = self._protocol.tasks  # uvicorn waits for them when it stops
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -224,12 +229,10 @@ class _Exchange:
             self._protocol.loop.call_soon(_tally.count)
 
     async def _answer_apart(
-        self, student: StudentSession, images: tuple[EncodedImage], top: int, deadline: float | None
+        self, student: StudentSession, images: tuple[EncodedImage], options: Options
     ) -> None:
         try:
-            answer = await answer_apart(
-                self._gateway, student, images, top=top, began=self._began, deadline=deadline
-            )
+            answer = await answer_apart(self._gateway, student, images, options)
         except Exception as error:  # noqa: BLE001 - see above
             self._done(error)
         else:

@@ -20,15 +20,17 @@ from starlette.responses import Response
 
 from services.gateway import examples
 from services.gateway.errors import STATUSES
+from services.gateway.hot.answered import Found
 from services.gateway.hot.asked import (
     DEADLINE_HEADER,
     MOST_DEADLINE_MS,
     Asked,
     Done,
+    Options,
     deadline_of,
     need_time,
 )
-from services.gateway.hot.batches import LOOP_S, answer_alone
+from services.gateway.hot.batches import LOOP_S, call
 from services.gateway.parts import PartBegins, PartData, media_type, parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
@@ -55,6 +57,7 @@ PATH = "/v1/predictions"
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
 MULTIPART = "multipart/form-data"
 STUDENT_HEADER = "X-Student-Version"
+CANARY_HEADER = "X-Canary-Key"
 
 _DEFAULT_TOP = 5
 _MOST_TOP = 1000
@@ -144,28 +147,20 @@ async def predict(request: Request) -> Response:
     """Answer the student's most probable classes at T = 1, for each image in the order sent."""
     began = time.perf_counter()
     gateway: Gateway = request.app.state.gateway
-    top = top_of(request.scope["query_string"])
-    deadline = deadline_of(request.headers.get(DEADLINE_HEADER), began)
+    options = options_of(request.scope["query_string"], request.headers.get(DEADLINE_HEADER), began)
     images = await _images(request, gateway.settings)
-    student = gateway.live.student()
+    student = gateway.traffic.student(request.headers.get(CANARY_HEADER))
     if is_small(student, images):
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        ask(gateway, student, images, top=top, began=began, deadline=deadline, done=partial(_settle, answer))
+        ask(gateway, student, images, options, partial(_settle, answer))
         body = await answer
     else:
-        body = await answer_apart(gateway, student, images, top=top, began=began, deadline=deadline)
+        body = await answer_apart(gateway, student, images, options)
     return Response(body, media_type="application/json", headers={STUDENT_HEADER: student.version})
 
 
 def ask(
-    gateway: Gateway,
-    student: StudentSession,
-    images: Sequence[EncodedImage],
-    *,
-    top: int,
-    began: float,
-    deadline: float | None,
-    done: Done,
+    gateway: Gateway, student: StudentSession, images: Sequence[EncodedImage], options: Options, done: Done
 ) -> None:
     """Decode small images here and now, and let the student answer them together with others.
 
@@ -173,9 +168,7 @@ def ask(
         gateway: the parts.
         student: who answers.
         images: in the order of the answer.
-        top: how many classes to answer.
-        began: when the request came, as `time.perf_counter()`.
-        deadline: when nobody wants the answer any more, as `time.perf_counter()`.
+        options: what was asked for beside them.
         done: is given the JSON of the answer, or what went wrong, on the event loop.
 
     Raises:
@@ -184,17 +177,11 @@ def ask(
         ImageTooLarge: one of them is over a limit.
     """
     gateway.batches.need_room(student, len(images))
-    gateway.batches.submit(_decoded(gateway, student, images, top, began, deadline, done))
+    gateway.batches.submit(_decoded(gateway, student, images, options, done))
 
 
 async def answer_apart(
-    gateway: Gateway,
-    student: StudentSession,
-    images: Sequence[EncodedImage],
-    *,
-    top: int,
-    began: float,
-    deadline: float | None,
+    gateway: Gateway, student: StudentSession, images: Sequence[EncodedImage], options: Options
 ) -> bytes:
     """Return the answer to a large request, which is decoded and answered in a thread.
 
@@ -207,22 +194,21 @@ async def answer_apart(
     if gateway.heavy.statistics().tasks_waiting >= gateway.settings.max_waiting:
         raise QueueFull("large predictions", gateway.settings.max_waiting, retry_after_s=1.0)
 
-    def work() -> bytes:
-        need_time(deadline, began)
-        asked = _decoded(gateway, student, images, top, began, deadline, _nobody)
-        return answer_alone(asked)
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    return await anyio.to_thread.run_sync(work, limiter=gateway.heavy)
+    def work() -> tuple[Asked, Found | Exception]:
+        need_time(options)
+        asked = _decoded(gateway, student, images, options, partial(_settle, answer))
+        asked.queued = time.perf_counter()
+        return asked, call([asked])
+
+    asked, found = await anyio.to_thread.run_sync(work, limiter=gateway.heavy)
+    gateway.batches.finish([asked], found)
+    return await answer
 
 
 def _decoded(
-    gateway: Gateway,
-    student: StudentSession,
-    images: Sequence[EncodedImage],
-    top: int,
-    began: float,
-    deadline: float | None,
-    done: Done,
+    gateway: Gateway, student: StudentSession, images: Sequence[EncodedImage], options: Options, done: Done
 ) -> Asked:
     decoding = time.perf_counter()
     decoded = [pixels(image, student.input, gateway.image_limits) for image in images]
@@ -230,11 +216,10 @@ def _decoded(
         student,
         decoded,
         [image.file for image in images],
-        top=top,
-        began=began,
+        options,
         decode_s=time.perf_counter() - decoding,
-        deadline=deadline,
         done=done,
+        threshold=gateway.traffic.threshold(student) if options.threshold is None else options.threshold,
     )
 
 
@@ -245,10 +230,6 @@ def _settle(answer: "asyncio.Future[bytes]", found: bytes | Exception) -> None:
         answer.set_exception(found)
     else:
         answer.set_result(found)
-
-
-def _nobody(_found: bytes | Exception) -> None:
-    """Take the answer that is returned instead."""
 
 
 def is_small(student: StudentSession, images: Sequence[EncodedImage]) -> bool:
@@ -302,10 +283,22 @@ async def _form_images(request: Request, settings: GatewaySettings) -> list[Enco
     return images
 
 
-def top_of(query: bytes) -> int:
-    """Return how many classes a query asks for; raises `RequestValidationError`."""
-    if not query:
-        return _DEFAULT_TOP
+def options_of(query: bytes, deadline: str | None, began: float) -> Options:
+    """Return what a request asks for beside its images.
+
+    Args:
+        query: of its URL.
+        deadline: value of the header `X-Deadline-Ms`.
+        began: when it came, as `time.perf_counter()`.
+
+    Raises:
+        RequestValidationError: a value of the query is wrong.
+        InvalidDeadline: the header is no whole number of milliseconds above 0.
+    """
+    return Options(began, _top(query) if query else _DEFAULT_TOP, deadline_of(deadline, began))
+
+
+def _top(query: bytes) -> int:
     given = QueryParams(query).get("top", str(_DEFAULT_TOP))
     if given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= _MOST_TOP:
         return int(given)

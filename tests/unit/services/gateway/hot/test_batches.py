@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from services.gateway.hot import batches
-from services.gateway.hot.asked import Asked
+from services.gateway.hot.asked import Asked, Options
 from services.gateway.hot.batches import Batches
 from shared.contracts.images import ImageInput
 from shared.errors import DeadlineExceeded, QueueFull
@@ -42,7 +42,7 @@ def asked(student, pixels, done, *, deadline=None, top=1):
     began = time.perf_counter()
     decoded = [bytes([value]) for value in pixels]
     files = [None] * len(decoded)
-    return Asked(student, decoded, files, top=top, began=began, decode_s=0.0, deadline=deadline, done=done)
+    return Asked(student, decoded, files, Options(began, top, deadline), decode_s=0.0, done=done)
 
 
 def run(scenario, most_waiting=1000):
