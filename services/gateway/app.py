@@ -18,9 +18,11 @@ from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
+from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
 from services.gateway.transfer_sets import TransferSets
 from services.gateway.uploads import clear_old_uploads
+from services.gateway.versions import Versions
 from shared.adapters.redis_jobs import RedisJobStore
 from shared.adapters.web import openapi, problems
 from shared.adapters.web.boundary import Boundary
@@ -84,6 +86,7 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
     store = ArtefactStore(settings.store_dir)
     catalogue = StoreCatalogue(store, settings.data_dir)
     live = Live(store, threads=settings.threads)
+    traffic = Traffic(live)
     gateway = Gateway(
         settings=settings,
         jobs=JobService(jobs, dispatcher, catalogue),
@@ -93,7 +96,9 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
             TransferSetStore(settings.transfer_sets_place, settings.transfer_sets_cache), catalogue
         ),
         live=live,
-        traffic=Traffic(live),
+        versions=Versions(store, live, threads=settings.threads, most=settings.max_loaded),
+        traffic=traffic,
+        keeper=Keeper(store.kept, lambda: traffic.policy.keeping),
         draining=Draining(),
         batches=Batches(most_waiting=settings.max_queued, observers=(metrics.observe,)),
         heavy=CapacityLimiter(settings.decode_threads),
@@ -133,3 +138,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await watch
         gateway.batches.stop()
+        await asyncio.to_thread(gateway.keeper.stop)
+        gateway.versions.close()

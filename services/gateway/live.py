@@ -13,15 +13,17 @@ import time
 from pathlib import Path
 
 from shared.artefacts.store import ArtefactStore
-from shared.artefacts.students import CARD, LIVE
+from shared.artefacts.students import LIVE, StudentStore
 from shared.contracts.evaluation import Verdict
 from shared.contracts.students import LiveStudent, StudentCard
 from shared.errors import (
+    Corrupt,
     DistillationError,
     NoLiveStudent,
     NoMeasuredGain,
     NothingToRollBack,
     StudentNotLoaded,
+    StudentUnusable,
 )
 from shared.serving.session import StudentSession
 
@@ -42,6 +44,11 @@ class Live:
         self._threads = threads
         self._student: StudentSession | None = None
         self._loading = threading.Lock()
+
+    @property
+    def current(self) -> StudentSession | None:
+        """The student that answers now, or None where `student` would raise."""
+        return self._student
 
     @property
     def version(self) -> str | None:
@@ -138,8 +145,26 @@ class Live:
         self.problem = problem
 
     def _load(self, version: str) -> StudentSession:
-        card = self._students.file(version, CARD)
-        return StudentSession.load(card.parent, threads=self._threads)
+        return load_student(self._students, version, threads=self._threads)
+
+
+def load_student(students: StudentStore, version: str, *, threads: int) -> StudentSession:
+    """Return a student, loaded, checked and warmed.
+
+    Args:
+        students: where its bundle lies.
+        version: the student's.
+        threads: of ONNX Runtime for one call.
+
+    Raises:
+        StudentNotFound: there is no such version.
+        StudentUnusable: its bundle does not load, or does not answer as its card says.
+    """
+    try:
+        students.card(version)
+    except Corrupt as error:
+        raise StudentUnusable(version, "its card cannot be read") from error
+    return StudentSession.load(students.directory(version), threads=threads)
 
 
 def _need_gain(card: StudentCard) -> None:

@@ -38,6 +38,8 @@ class GatewaySettings(CommonSettings):
     """Of one upload of a teacher: all its files together."""
     max_uploads: int = Field(default=2, ge=1, le=64)
     """Datasets and teachers that one process takes in at a time; more are refused with 503."""
+    max_loaded: int = Field(default=4, ge=1, le=1000)
+    """Versions in the memory of one process, beside the live one and those that the traffic policy names."""
     promotion_poll_s: float = Field(default=0.2, gt=0, le=60, allow_inf_nan=False)
     """How often a process looks whether another student was promoted."""
     drain_s: int = Field(default=30, ge=0, le=3_600)

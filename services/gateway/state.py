@@ -11,8 +11,10 @@ from services.gateway.draining import Draining
 from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
 from services.gateway.settings import GatewaySettings
+from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
 from services.gateway.transfer_sets import TransferSets
+from services.gateway.versions import Versions
 from shared.artefacts.store import ArtefactStore
 from shared.datasets.images import ImageLimits
 from shared.jobs.service import JobService
@@ -28,7 +30,11 @@ class Gateway:
     catalogue: StoreCatalogue
     transfer_sets: TransferSets
     live: Live
+    versions: Versions
+    """Students beside the live one."""
     traffic: Traffic
+    keeper: Keeper
+    """Takes images that the student was not sure of, where the policy says so."""
     draining: Draining
     batches: Batches
     """Small requests for predictions, which one call answers together."""

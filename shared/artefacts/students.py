@@ -69,6 +69,14 @@ class StudentStore:
             raise Corrupt(str(path))
         return card
 
+    def has(self, version: str) -> bool:
+        """Tell whether there is such a version, whole or damaged."""
+        return is_version(version) and self.directory(version).is_dir()
+
+    def directory(self, version: str) -> Path:
+        """Return where the bundle of a version lies, which `card` has found."""
+        return self._root / version
+
     def list(self) -> list[StudentCard]:
         """Return the cards of all students, newest first. A damaged one is left out, and the log says so."""
         if not self._root.is_dir():
