@@ -525,6 +525,16 @@ class DatasetNotFound(NotFound):
         self.name = name
 
 
+class KeptNotFound(NotFound):
+    """No images were kept under this name."""
+
+    remedy = "List collections with GET /v1/kept; PUT /v1/traffic with `keeping` begins one."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no images are kept under {name!r}")
+        self.name = name
+
+
 class TransferSetNotFound(NotFound):
     """No finished transfer set has this digest."""
 

@@ -4,12 +4,15 @@ from pathlib import Path
 
 from shared.artefacts.datasets import DatasetStore
 from shared.artefacts.jobs import JobFiles
+from shared.artefacts.kept import KeptStore
 from shared.artefacts.students import StudentStore
 from shared.artefacts.teachers import TeacherStore
 
 
 class ArtefactStore:
-    """Datasets, teachers, students and job files under one root; `shared.transfer_set.store` keeps the rest.
+    """Datasets, teachers, students, kept images and job files under one root.
+
+    Transfer sets are kept by `shared.transfer_set.store`.
 
     Making one touches no disk: folders appear with their first content. Several processes may use it at once.
     """
@@ -19,6 +22,7 @@ class ArtefactStore:
         self.datasets = DatasetStore(root / "datasets")
         self.teachers = TeacherStore(root / "teachers")
         self.students = StudentStore(root / "students")
+        self.kept = KeptStore(root / "kept")
 
     def job(self, job_id: str) -> JobFiles:
         """Return where the job of this id keeps its files."""

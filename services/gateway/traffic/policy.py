@@ -1,6 +1,7 @@
 """The policy that holds in this process: which student answers a request, and when the teacher is asked."""
 
 from services.gateway.live import Live
+from shared.contracts.traffic import TrafficPolicy
 from shared.serving.session import StudentSession
 
 
@@ -8,6 +9,8 @@ class Traffic:
     """Who answers. `student` and `threshold` are on the way of every prediction."""
 
     def __init__(self, live: Live) -> None:
+        self.policy = TrafficPolicy()
+        """What holds now."""
         self._live = live
 
     def student(self, key: str | None) -> StudentSession:
