@@ -1,7 +1,5 @@
 """Which of several ONNX graphs of one net is served, and what each of them was measured to do."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final, Literal
 
 from shared.contracts.base import Contract
@@ -9,15 +7,11 @@ from shared.contracts.base import Contract
 REFERENCE: Final = "model.onnx"
 """The float32 graph, node for node what was trained. Every bundle of one net has it."""
 
-GraphName = Literal["float32", "folded", "float16", "int8-dynamic", "int8-static"]
+GraphName = Literal["float32", "folded", "float16", "int8-dynamic", "int8-static", "int8-weights"]
 
 MOST_BATCH_DIFFERENCE: Final = 1e-4
 """How much a probability may depend on what else is in the batch, and differ from softmax(logits): float32
 sums in another order do as much. A gateway puts images of different clients into one call."""
-
-SESSION_ENTRIES: Final[Mapping[str, str]] = MappingProxyType({"session.x64quantprecision": "1"})
-"""Of whoever runs a graph that may be quantised. On processors with AVX2 or AVX-512 but without VNNI, sums of
-8-bit products overflow 16 bits; with this, ONNX Runtime takes a slower way there that is right."""
 
 
 class GraphTiming(Contract):

@@ -20,7 +20,7 @@ from shared.artefacts.files import write_atomic
 from shared.artefacts.tensors import write_tensors
 from shared.contracts.architectures import ARCHITECTURES
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.contracts.served_graphs import REFERENCE, SESSION_ENTRIES, GraphChoice
+from shared.contracts.served_graphs import REFERENCE, GraphChoice
 from shared.contracts.students import SAMPLES, Latency
 from shared.distillation.graph_choice import choose_graph
 from shared.distillation.onnx_graphs import folded_graph, served_graph
@@ -31,6 +31,7 @@ from shared.models.foreign import ForeignNet
 from shared.models.mlp import Mlp
 from shared.models.normalise import normalise
 from shared.models.resnet import ResNet
+from shared.processor import session_entries
 
 PARITY_TOLERANCE = 1e-3
 _SAMPLES = 32
@@ -153,6 +154,6 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    for key, value in SESSION_ENTRIES.items():
+    for key, value in session_entries().items():
         options.add_session_config_entry(key, value)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -17,14 +17,13 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from shared.contracts.served_graphs import (
     MOST_BATCH_DIFFERENCE,
     REFERENCE,
-    SESSION_ENTRIES,
     GraphChoice,
     GraphFigures,
     GraphName,
     GraphTiming,
 )
-from shared.distillation.processor import processor
 from shared.distillation.serving_graphs import Made, candidates
+from shared.processor import processor, session_entries
 
 LEAST_SAME_CLASS = 0.995
 """Share of held-out images on which a candidate must name the float32 graph's class. Students of two seeds
@@ -167,7 +166,7 @@ def _loaded(name: GraphName, content: bytes) -> _Candidate:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    for key, value in SESSION_ENTRIES.items():
+    for key, value in session_entries().items():
         options.add_session_config_entry(key, value)
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return _Candidate(name, content, session, GraphFigures(name=name, size_bytes=len(content), reason=""))

@@ -22,6 +22,7 @@ from onnxruntime.quantization import (
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from shared.contracts.served_graphs import GraphName
+from shared.distillation.weights_in_8_bits import in_8_bit_weights
 
 _WEIGHTY = ("Conv", "Gemm", "MatMul")
 _IN_8_BITS = (*_WEIGHTY, "Add", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Concat")
@@ -52,6 +53,7 @@ def candidates(
     made["float16"] = _tried(lambda: _float16(reference))
     made["int8-dynamic"] = _tried(lambda: _dynamic(base))
     made["int8-static"] = _tried(lambda: _static(base, calibration))
+    made["int8-weights"] = _tried(lambda: in_8_bit_weights(base, keep=_head(base)))
     for model in made.values():
         if isinstance(model, onnx.ModelProto):
             del model.metadata_props[:]

@@ -4,8 +4,8 @@ import onnxruntime
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
-from shared.contracts.served_graphs import SESSION_ENTRIES
 from shared.errors import StudentUnusable
+from shared.processor import session_entries
 
 Images = UInt8[ndarray, "rows height width channels"]
 
@@ -32,7 +32,7 @@ class Graph:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
-        for key, value in SESSION_ENTRIES.items():
+        for key, value in session_entries().items():
             options.add_session_config_entry(key, value)
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -16,7 +16,6 @@ from shared.distillation import graph_choice
 from shared.distillation.export import choose_served_graph, export_onnx, parity
 from shared.distillation.graph_choice import LEAST_IMAGES, choose_graph
 from shared.distillation.onnx_graphs import folded_graph
-from shared.distillation.processor import processor
 from shared.distillation.serving_graphs import candidates
 from shared.models.checkpoints import load_into
 from shared.models.network import Network
@@ -26,7 +25,7 @@ PREPROCESSING = Preprocessing(
     input=ImageInput(height=5, width=4, channels=3), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)
 )
 CLASSES = ("ant", "bee", "Käfer")
-NAMES = ("folded", "float16", "int8-dynamic", "int8-static")
+NAMES = ("folded", "float16", "int8-dynamic", "int8-static", "int8-weights")
 
 
 def images(rows: int, seed: int = 0) -> np.ndarray:
@@ -243,12 +242,3 @@ def test_samples_are_what_the_served_graph_and_the_float32_one_answer(exported, 
         (found,) = session.run(["probabilities"], {"images": pixels[:32]})
         np.testing.assert_allclose(samples[name], found, atol=1e-6)
     assert np.abs(samples["probabilities"] - samples["reference"]).max() > 1e-5
-
-
-def test_the_processor_is_named_with_what_matters_to_8_bits(tmp_path):
-    file = tmp_path / "cpuinfo"
-    file.write_text(
-        "processor\t: 0\nmodel name\t: Abacus 9\nflags\t\t: fpu avx2 avx512_vnni\nprocessor\t: 1\n"
-    )
-    assert processor(file) == "Abacus 9 (AVX2, AVX-512 VNNI)"
-    assert processor(tmp_path / "none")
