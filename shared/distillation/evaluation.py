@@ -1,6 +1,5 @@
 """How good a model is on labelled images, at T = 1: errors, likelihood, calibration, confusion."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -9,9 +8,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from shared.contracts.evaluation import Evaluation, NetFigures, ReliabilityBin
+from shared.distillation.intervals import wilson_interval
 
 BINS = 15
-_Z_95 = 1.959963984540054
 
 
 def evaluate(
@@ -73,15 +72,6 @@ def in_short(
         validation_accuracy=validation_accuracy,
         **evaluation.model_dump(include={"errors", "accuracy", "nll", "brier", "ece", "errors_by_class"}),
     )
-
-
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson 1927): sound near 0 and 1, unlike the normal one."""
-    share, square = right / count, _Z_95**2
-    middle = (share + square / (2 * count)) / (1 + square / count)
-    half = _Z_95 / (1 + square / count) * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    # The ends are 0 and 1 exactly where no and every answer is right; rounding must not say otherwise.
-    return (0.0 if right == 0 else middle - half, 1.0 if right == count else middle + half)
 
 
 def reliability(

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int64
 from shared.contracts.evaluation import Evaluation
 from shared.contracts.findings import Finding
 from shared.contracts.images import ImageInput, Preprocessing
-from shared.distillation.evaluation import evaluate, wilson_interval
+from shared.distillation.evaluation import evaluate
 from shared.distillation.findings import failed, ok, warning
+from shared.distillation.intervals import wilson_interval
 
 Logits = Float[np.ndarray, "rows classes"]
 Labels = Int64[np.ndarray, " rows"]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from shared.distillation.evaluation import evaluate, in_short, wilson_interval
+from shared.distillation.evaluation import evaluate, in_short
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -47,17 +47,6 @@ def test_adding_a_constant_to_a_row_changes_nothing():
     labels = torch.arange(50) % 3
     shifted = evaluate(logits + 3, labels, CLASSES)
     assert shifted.nll == pytest.approx(evaluate(logits, labels, CLASSES).nll)
-
-
-def test_wilson_interval_matches_a_published_example():
-    """Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263 and 0 of 20."""
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-
-
-def test_wilson_interval_ends_at_1_where_all_are_right():
-    low, high = wilson_interval(20, 20)
-    assert (round(low, 4), high) == (0.8389, 1.0)
 
 
 def test_no_images_and_logits_that_are_no_numbers_are_refused():
