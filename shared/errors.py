@@ -7,7 +7,7 @@ class name in kebab case (`JobNotFound` is `job-not-found`). Status codes are th
 
 import re
 from pathlib import PurePath
-from typing import ClassVar, Final
+from typing import Final
 
 _MOST_ROWS: Final = 12
 """Rows that a message names; the error has all."""
@@ -18,7 +18,7 @@ _MOST_FILES: Final = 24
 class DistillationError(Exception):
     """Root of every deliberate error; `code` is stable, `remedy` says what to do."""
 
-    code: ClassVar[str] = "distillation-error"
+    code: str = "distillation-error"
     remedy: str = ""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -445,6 +445,36 @@ class InvalidDeadline(InvalidRequest):
         self.given = given
 
 
+class InvalidInference(InvalidRequest):
+    """An inference request that cannot be read, or whose tensors are not what the model takes."""
+
+    remedy = "GET /v2/models/{name} describes the tensors, and docs/serving.md shows requests."
+
+
+class TemperatureNotServed(InvalidRequest):
+    """Probabilities at another temperature than 1 are asked for of a student, which is served at 1 alone."""
+
+    remedy = (
+        "Leave `temperature` out, or ask the teacher, which answers at any temperature: "
+        "POST /v1/teachers/{name}/soft-targets at the teacher service."
+    )
+
+    def __init__(self, given: object) -> None:
+        super().__init__(f"a student answers at temperature 1, always; got {repr(given)[:40]}")
+        self.given = given
+
+
+class UnsupportedContentEncoding(InvalidRequest):
+    """A body that is compressed in a way that is not read here."""
+
+    def __init__(self, given: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"a body with Content-Encoding {given[:40]!r} is not read here",
+            remedy=f"Send it as it is, or compressed by one of: {', '.join(known)}.",
+        )
+        self.given = given
+
+
 class UnsupportedMediaType(InvalidRequest):
     """A body of a media type that is not read here."""
 
@@ -513,6 +543,31 @@ class StudentNotFound(NotFound):
     def __init__(self, version: str) -> None:
         super().__init__(f"there is no student {version!r}")
         self.version = version
+
+
+class ModelNotFound(NotFound):
+    """The Open Inference Protocol is asked about a model, or a version of it, that is not there.
+
+    `known` are the names and versions that are.
+    """
+
+    def __init__(self, name: str, version: str | None, known: dict[str, tuple[str, ...]]) -> None:
+        if version is not None:
+            message = f"model {name[:64]!r} has no version {version[:128]!r}"
+        elif name in known:
+            message = f"model {name!r} has versions, and none of them is live"
+        else:
+            message = f"there is no model {name[:64]!r}"
+        listed = "; ".join(_versions(model, versions) for model, versions in list(known.items())[:_MOST_ROWS])
+        super().__init__(
+            message,
+            remedy=f"Name one that there is, at /v2/models/{{name}}/versions/{{version}}: {listed}."
+            if known
+            else "Promote a student first: POST /v1/students/{version}/promote.",
+        )
+        self.name = name
+        self.version = version
+        self.known = known
 
 
 class DatasetNotFound(NotFound):
@@ -621,6 +676,36 @@ class TransferSetInUse(Conflict):
         )
         self.digest = digest
         self.job_ids = job_ids
+
+
+class StudentInUse(Conflict):
+    """A student is to be deleted that answers predictions, or that the traffic policy or a job names."""
+
+    remedy = "Promote another student, take it out of the policy with PUT /v1/traffic, or wait for the jobs."
+
+    def __init__(self, version: str, use: str) -> None:
+        super().__init__(f"student {version!r} cannot be deleted: {use}")
+        self.version = version
+        self.use = use
+
+
+class TrafficRefused(Conflict):
+    """A part of a traffic policy cannot hold with the students that there are."""
+
+    def __init__(self, part: str, reason: str, remedy: str) -> None:
+        super().__init__(f"the policy's {part} cannot hold: {reason}", remedy=remedy)
+        self.part = part
+        self.reason = reason
+
+
+class RevisionMismatch(Conflict):
+    """The traffic policy was changed since the one that is to be replaced was read."""
+
+    remedy = "Read it again with GET /v1/traffic, and send If-Match with its ETag."
+
+    def __init__(self, revision: int, given: str) -> None:
+        super().__init__(f"the traffic policy is at revision {revision}, and If-Match is {given[:40]!r}")
+        self.revision = revision
 
 
 class NothingToRollBack(Conflict):
@@ -930,3 +1015,8 @@ def _shape(shape: tuple[int, ...]) -> str:
 def _shorten(classes: tuple[str, ...], most: int = 12) -> str:
     shown = ", ".join(classes[:most])
     return f"{len(classes)} classes ({shown}{', …' if len(classes) > most else ''})"
+
+
+def _versions(model: str, versions: tuple[str, ...], most: int = 6) -> str:
+    shown = ", ".join(versions[:most])
+    return f"{model} ({shown}{', …' if len(versions) > most else ''})"

@@ -86,7 +86,8 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
     store = ArtefactStore(settings.store_dir)
     catalogue = StoreCatalogue(store, settings.data_dir)
     live = Live(store, threads=settings.threads)
-    traffic = Traffic(live)
+    versions = Versions(store, live, threads=settings.threads, most=settings.max_loaded)
+    traffic = Traffic(store, live, versions)
     gateway = Gateway(
         settings=settings,
         jobs=JobService(jobs, dispatcher, catalogue),
@@ -96,7 +97,7 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
             TransferSetStore(settings.transfer_sets_place, settings.transfer_sets_cache), catalogue
         ),
         live=live,
-        versions=Versions(store, live, threads=settings.threads, most=settings.max_loaded),
+        versions=versions,
         traffic=traffic,
         keeper=Keeper(store.kept, lambda: traffic.policy.keeping),
         draining=Draining(),
@@ -126,17 +127,25 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
     await asyncio.to_thread(clear_old_uploads, gateway.store)
+    await asyncio.to_thread(gateway.store.students.sweep)
     # Before the first request: readiness and the first answer see the student that is promoted already.
     await asyncio.to_thread(gateway.live.refresh)
+    gateway.traffic.start()
+    await asyncio.to_thread(gateway.traffic.refresh)
     gateway.batches.start()
-    watch = asyncio.create_task(gateway.live.watch(gateway.settings.promotion_poll_s))
+    every_s = gateway.settings.promotion_poll_s
+    watches = [
+        asyncio.create_task(gateway.live.watch(every_s)),
+        asyncio.create_task(gateway.traffic.watch(every_s)),
+    ]
     try:
         with gateway.draining.listening():
             yield
     finally:
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
+        for watch in watches:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
         gateway.batches.stop()
         await asyncio.to_thread(gateway.keeper.stop)
         gateway.versions.close()

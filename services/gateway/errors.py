@@ -19,8 +19,10 @@ from shared.errors import (
     NotAcceptable,
     NotFound,
     PickleRefused,
+    RevisionMismatch,
     TooManyImages,
     Unavailable,
+    UnsupportedContentEncoding,
     UnsupportedMediaType,
 )
 
@@ -32,9 +34,11 @@ STATUSES: StatusTable = {
     ImageTooLarge: 413,
     TooManyImages: 413,
     UnsupportedMediaType: 415,
+    UnsupportedContentEncoding: 415,
     PickleRefused: 415,
     NotFound: 404,
     Conflict: 409,
+    RevisionMismatch: 412,
     Unavailable: 503,
     NoLiveStudent: 503,
     DeadlineExceeded: 504,

@@ -131,7 +131,7 @@ class Live:
         seen: tuple[int, int] | None = None
         tried = 0.0
         while True:
-            stamp = await asyncio.to_thread(_stamp, self._pointer)
+            stamp = await asyncio.to_thread(stamp_of, self._pointer)
             failed = self.problem is not None and time.monotonic() - tried > _RETRY_S
             if stamp != seen or failed:
                 tried = time.monotonic()
@@ -175,7 +175,7 @@ def _need_gain(card: StudentCard) -> None:
         raise NoMeasuredGain(card.version, comparison.gain, comparison.verdict)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def stamp_of(path: Path) -> tuple[int, int] | None:
     """Return what changes whenever the file is replaced."""
     try:
         found = os.stat(path)  # noqa: PTH116 - a few times a second, so without a detour

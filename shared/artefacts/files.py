@@ -153,6 +153,21 @@ def _temporary_directory(final: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
+def remove_directory(directory: Path) -> bool:
+    """Remove a folder that a reader sees whole or not at all; return whether it was there.
+
+    It loses its name first. What a process killed afterwards leaves, `sweep_temporaries` clears away.
+    """
+    temporary = _temporary_name(directory)
+    try:
+        directory.rename(temporary)
+    except FileNotFoundError:
+        return False
+    _sync_directory(directory.parent)
+    shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
 def sweep_temporaries(directory: Path) -> None:
     """Remove what killed writers left in `directory`; temporaries of living writers stay."""
     for path in directory.iterdir():

@@ -1,4 +1,8 @@
-"""The store of students: `students/<version>/` with the card and its files, and `live.json`: who answers."""
+"""The store of students: `students/<version>/` with the card and its files, and `live.json`: who answers.
+
+`traffic.json` beside it says how much of the traffic goes to others. Both change under one lock, so that no
+candidate is the live student, and none that either file names is deleted.
+"""
 
 import logging
 from collections.abc import Callable
@@ -7,10 +11,26 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from shared.artefacts.files import exclusive_lock, publish_directory, sha256_file, write_atomic
+from shared.artefacts.files import (
+    exclusive_lock,
+    publish_directory,
+    remove_directory,
+    sha256_file,
+    sweep_temporaries,
+    write_atomic,
+)
 from shared.artefacts.names import is_version
+from shared.artefacts.traffic import TrafficFile
 from shared.contracts.students import LiveStudent, StudentCard
-from shared.errors import Corrupt, FileNotInBundle, NothingToRollBack, StudentNotFound
+from shared.contracts.traffic import Traffic, TrafficPolicy
+from shared.errors import (
+    Corrupt,
+    FileNotInBundle,
+    NothingToRollBack,
+    StudentInUse,
+    StudentNotFound,
+    TrafficRefused,
+)
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +45,7 @@ class StudentStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._traffic = TrafficFile(root)
 
     def publish(self, version: str, build: Callable[[Path], None]) -> bool:
         """Store a bundle that `build` writes: `card.json` and the files whose digests it lists.
@@ -131,12 +152,16 @@ class StudentStore:
     def promote(self, version: str) -> LiveStudent:
         """Let a student answer predictions; promoting the live one changes nothing.
 
+        Where it was a candidate of the traffic policy, it is none any more.
+
         Raises:
             StudentNotFound: there is no such version.
         """
-        self.card(version)
         with exclusive_lock(self._root / _LOCK):
+            self.card(version)
             live = self.live()
+            # First: where this process dies in between, a canary has ended early, and none is left over.
+            self._traffic.end(version)
             if live is None:
                 return self._set_live(version, (), 1)
             if live.version == version:
@@ -154,7 +179,69 @@ class StudentStore:
             if live is None or not live.previous:
                 raise NothingToRollBack
             self.card(live.previous[-1])
+            self._traffic.end(live.version, live.previous[-1])
             return self._set_live(live.previous[-1], live.previous[:-1], live.promotion + 1)
+
+    # --- how much of the traffic goes to others ----------------------------------------------------------
+
+    def traffic(self) -> Traffic:
+        """Return the traffic policy; raises `Corrupt` where its file is unreadable."""
+        return self._traffic.read()
+
+    def set_traffic(self, policy: TrafficPolicy, *, revision: int | None = None) -> Traffic:
+        """Replace the traffic policy as a whole; the same one again changes nothing.
+
+        Args:
+            policy: what is to hold.
+            revision: of the policy that is to be replaced; None for whatever is there.
+
+        Raises:
+            RevisionMismatch: another one is there.
+            StudentNotFound: a version that it names does not exist.
+            TrafficRefused: a version that it names is the live one.
+        """
+        with exclusive_lock(self._root / _LOCK):
+            live = self.live()
+            for version in sorted(policy.students):
+                self.card(version)
+                if live is not None and live.version == version:
+                    raise TrafficRefused(
+                        "candidate",
+                        f"{version!r} is the live student",
+                        "Name another version; GET /v1/students lists them.",
+                    )
+            return self._traffic.write(policy, revision=revision)
+
+    # --- deleting ----------------------------------------------------------------------------------------
+
+    def delete(self, version: str) -> None:
+        """Remove a student, whole or damaged, and let no rollback go to it.
+
+        Whoever has it in memory may go on with it. A process that dies on the way leaves a student that is
+        there as before, or a temporary that the next one clears away.
+
+        Raises:
+            StudentNotFound: there is no such version.
+            StudentInUse: it is the live one, or the traffic policy names it.
+        """
+        if not self.has(version):
+            raise StudentNotFound(version)
+        with exclusive_lock(self._root / _LOCK):
+            live = self.live()
+            if live is not None and live.version == version:
+                raise StudentInUse(version, "it answers predictions")
+            if self._traffic.names(version):
+                raise StudentInUse(version, "the traffic policy names it")
+            if live is not None and version in live.previous:
+                previous = tuple(one for one in live.previous if one != version)
+                self._write_live(live.model_copy(update={"previous": previous}))
+            if not remove_directory(self.directory(version)):
+                raise StudentNotFound(version)
+
+    def sweep(self) -> None:
+        """Clear away what a process left that died while it published or deleted."""
+        if self._root.is_dir():
+            sweep_temporaries(self._root)
 
     def _set_live(self, version: str, previous: tuple[str, ...], promotion: int) -> LiveStudent:
         live = LiveStudent(
@@ -163,8 +250,11 @@ class StudentStore:
             promotion=promotion,
             changed_at=datetime.now(UTC),
         )
-        write_atomic(self._root / LIVE, live.model_dump_json(indent=2).encode())
+        self._write_live(live)
         return live
+
+    def _write_live(self, live: LiveStudent) -> None:
+        write_atomic(self._root / LIVE, live.model_dump_json(indent=2).encode())
 
 
 def _check(card: StudentCard, name: str, path: Path) -> None:

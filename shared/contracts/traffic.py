@@ -72,6 +72,19 @@ class TrafficPolicy(Contract):
     cascade: Cascade | None = None
     keeping: Keeping | None = None
 
+    @property
+    def students(self) -> frozenset[str]:
+        """Versions of the candidates that it names."""
+        named = (self.canary.version if self.canary else None, self.shadow.version if self.shadow else None)
+        return frozenset(version for version in named if version is not None)
+
+    def without(self, version: str) -> Self:
+        """Return the policy without the parts for which this version is the candidate."""
+        ended = [
+            name for name in ("canary", "shadow") if getattr(getattr(self, name), "version", None) == version
+        ]
+        return self.model_copy(update=dict.fromkeys(ended)) if ended else self
+
 
 class Traffic(Contract):
     """`traffic.json`: the policy that holds, since when, and its number."""
@@ -80,3 +93,10 @@ class Traffic(Contract):
     revision: int = Field(default=0, ge=0)
     """Counts changes; 0 where nothing was ever set."""
     changed_at: datetime | None = None
+
+
+class TrafficView(Traffic):
+    """The policy as it lies in the store, and what of it cannot hold in the process that answers."""
+
+    problems: tuple[str, ...] = ()
+    """Why a part is off although it is asked for; the live student then answers in its place."""

@@ -8,6 +8,7 @@ from shared.errors import (
     InvalidRequest,
     JobFailed,
     NotFound,
+    RevisionMismatch,
     Unavailable,
 )
 
@@ -23,5 +24,7 @@ def test_every_error_has_a_status_that_fits_its_family(error):
         assert status in (406, 413, 415, 422)
     elif issubclass(error, JobFailed) or error is DistillationError:
         assert status == 500
+    elif error is RevisionMismatch:
+        assert status == 412
     else:
         assert status in (409, 503)
