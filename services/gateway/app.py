@@ -16,6 +16,9 @@ from services.gateway.draining import Draining
 from services.gateway.errors import STATUSES
 from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
+from services.gateway.oip.models import Models
+from services.gateway.oip.refusals import PREFIX as OIP
+from services.gateway.oip.refusals import OipErrors
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
 from services.gateway.traffic.keeper import Keeper
@@ -27,6 +30,7 @@ from shared.adapters.redis_jobs import RedisJobStore
 from shared.adapters.web import openapi, problems
 from shared.adapters.web.boundary import Boundary
 from shared.artefacts.store import ArtefactStore
+from shared.contracts.oip import InferenceRequest
 from shared.datasets.images import ImageLimits
 from shared.jobs.ports import Dispatcher, JobStore
 from shared.jobs.service import JobService
@@ -69,7 +73,7 @@ class _LateCelery:
 
 def create_app(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher) -> ASGIApp:
     """Return the gateway behind its boundary: request ids, body limits, metrics, a last answer."""
-    return Boundary(
+    boundary = Boundary(
         create_api(settings, jobs=jobs, dispatcher=dispatcher),
         limit_bytes=settings.max_body_bytes,
         limits_bytes={
@@ -77,8 +81,10 @@ def create_app(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
             "/v1/datasets": settings.max_dataset_bytes,
             "/v1/teachers": settings.max_teacher_bytes,
             "/v1/teachers/": settings.max_body_bytes,
+            f"{OIP}/": settings.max_prediction_bytes,
         },
     )
+    return OipErrors(boundary)
 
 
 def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher) -> FastAPI:
@@ -98,6 +104,7 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         ),
         live=live,
         versions=versions,
+        models=Models(store.students, store.root / "students"),
         traffic=traffic,
         keeper=Keeper(store.kept, lambda: traffic.policy.keeping),
         draining=Draining(),
@@ -119,7 +126,7 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
     for router in routes.ROUTERS:
         app.include_router(router)
     problems.install(app, STATUSES)
-    openapi.install(app)
+    openapi.install(app, InferenceRequest)
     return app
 
 

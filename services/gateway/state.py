@@ -10,6 +10,7 @@ from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
 from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
+from services.gateway.oip.models import Models
 from services.gateway.settings import GatewaySettings
 from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
@@ -32,6 +33,8 @@ class Gateway:
     live: Live
     versions: Versions
     """Students beside the live one."""
+    models: Models
+    """Names and versions of the students in the store."""
     traffic: Traffic
     keeper: Keeper
     """Takes images that the student was not sure of, where the policy says so."""

@@ -15,9 +15,10 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from shared.adapters.oip_bodies import HEADER_LENGTH, answered, json_of, request_body
+from shared.contracts.oip import ModelConfiguration, ModelMetadata, OipMessage, ServerMetadata
 from shared.contracts.teachers import RemoteModel
 from shared.errors import OipHostNotAllowed, TeacherAnswerInvalid, TeacherUnavailable
 
@@ -32,7 +33,7 @@ _LARGEST_WORDS: Final = 300
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"^(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<host>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?$")
 
-MetadataT = TypeVar("MetadataT", bound="_Metadata")
+MetadataT = TypeVar("MetadataT", bound=OipMessage)
 
 
 # --- which servers -----------------------------------------------------------------------------------------
@@ -86,48 +87,6 @@ class AllowedHosts:
             (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
             for host, port in self.entries
         )
-
-
-# --- what servers say of themselves ------------------------------------------------------------------------
-
-
-class _Metadata(BaseModel):
-    """Servers say more than this; it is passed over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class ServerMetadata(_Metadata):
-    """`GET /v2`."""
-
-    name: str = ""
-    version: str = ""
-    extensions: tuple[str, ...] = ()
-
-
-class TensorMetadata(_Metadata):
-    """A tensor of a model; -1 is a length that may vary."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-class ModelMetadata(_Metadata):
-    """`GET /v2/models/{model}`."""
-
-    name: str
-    versions: tuple[str, ...] | None = None
-    platform: str = ""
-    inputs: tuple[TensorMetadata, ...] | None = None
-    outputs: tuple[TensorMetadata, ...] | None = None
-
-
-class ModelConfiguration(_Metadata):
-    """`GET /v2/models/{model}/config`, which Triton has."""
-
-    max_batch_size: int = 0
-    """0 where the model itself says how many rows it takes."""
 
 
 # --- asking ------------------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from typing import Final
 
 import numpy as np
 
-from shared.adapters.oip import ModelMetadata, OipServer, TensorMetadata
+from shared.adapters.oip import OipServer
 from shared.adapters.oip_bodies import BINARY_EXTENSION, NUMPY_NAMES
 from shared.contracts.images import ImageInput
+from shared.contracts.oip import ModelMetadata, TensorMetadata
 from shared.contracts.teachers import Answers, Layout, RemoteModel
 from shared.errors import ModelUnfit, TeacherAnswerInvalid, TeacherUnavailable
 from shared.models.signature import ImageTensor, TensorFacts, answering_tensor, image_tensor
@@ -112,4 +113,5 @@ def _facts(found: ModelMetadata, which: str) -> tuple[TensorFacts, ...]:
             tuple(length if length > 0 else None for length in tensor.shape),
         )
         for tensor in tensors
+        if not (tensor.parameters or {}).get("optional")
     )

@@ -5,6 +5,7 @@ from services.gateway.routes import (
     events,
     health,
     jobs,
+    oip,
     predictions,
     reports,
     students,
@@ -15,6 +16,7 @@ from services.gateway.routes import (
 ROUTERS = (
     # Predictions first: routes are tried in this order.
     predictions.router,
+    oip.router,
     jobs.router,
     events.router,
     reports.router,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from shared.contracts.problems import PROBLEM_MEDIA_TYPE, Problem
@@ -24,8 +25,10 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    extra: tuple[type[BaseModel], ...] = getattr(app.state, "described_models", ())
     _, definitions = models_json_schema(
-        [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+        [(Problem, "serialization"), *((model, "validation") for model in extra)],
+        ref_template="#/components/schemas/{model}",
     )
     schemas |= definitions["$defs"]
     made["components"]["schemas"] = dict(sorted(schemas.items()))
@@ -35,8 +38,14 @@ def document(app: FastAPI) -> dict[str, Any]:
     return made
 
 
-def install(app: FastAPI) -> None:
-    """Let `/openapi.json` and `/docs` show the document of `document`."""
+def install(app: FastAPI, *models: type[BaseModel]) -> None:
+    """Let `/openapi.json` and `/docs` show the document of `document`.
+
+    Args:
+        app: the app.
+        models: that routes refer to by hand, because they read their bodies themselves.
+    """
+    app.state.described_models = models
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
 
 
