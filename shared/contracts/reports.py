@@ -8,6 +8,7 @@ from pydantic import Field
 
 from shared.contracts.architectures import Architecture
 from shared.contracts.base import Contract, Digest, Name
+from shared.contracts.cascade import CascadeCurve
 from shared.contracts.evaluation import Comparison, Evaluation, NetFigures
 from shared.contracts.findings import Finding
 from shared.contracts.served_graphs import GraphChoice
@@ -218,6 +219,8 @@ class DistillationReport(JobReport):
     graphs: GraphChoice | None = None
     """Which ONNX graph is served, and what it was chosen from; None where there was no choice."""
     teacher_latency_ms: float | None = None
+    cascade: CascadeCurve | None = None
+    """The student with the teacher behind it; None of a report of an older version."""
     curves: tuple[TrainingCurve, ...]
 
 
@@ -305,6 +308,8 @@ class SweepReport(JobReport):
     """Share of test images on which the published student names the teacher's class."""
     comparison: Comparison | None = None
     """Of the chosen network at its best trial with its untaught twin, over the seeds."""
+    cascade: CascadeCurve | None = None
+    """The published student with the teacher behind it."""
     curves: tuple[TrainingCurve, ...] = ()
     """Of the chosen network's best trial and its twin."""
 

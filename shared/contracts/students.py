@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from shared.contracts.architectures import Architecture
 from shared.contracts.base import Classes, Contract, Digest, Name
+from shared.contracts.cascade import CascadeCurve
 from shared.contracts.evaluation import Comparison, Evaluation
 from shared.contracts.images import Preprocessing
 from shared.contracts.served_graphs import GraphChoice
@@ -74,6 +75,8 @@ class StudentCard(Contract):
     graphs: GraphChoice | None = None
     """Which graph is served, and what it was chosen from. None where there was no choice: then it is
     `model.onnx`, or the graphs of an ensemble."""
+    cascade: CascadeCurve | None = None
+    """What it is worth together with its teacher, by the share of images that the teacher is asked about."""
     files: dict[str, BundleFile]
 
     @model_validator(mode="after")

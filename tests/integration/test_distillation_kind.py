@@ -96,6 +96,26 @@ def test_the_reports_files_lie_in_the_jobs_folder_and_in_the_bundle(bench: Bench
     assert plain.graphs == card.graphs
 
 
+def test_the_cascade_is_measured_by_the_graph_that_is_served(bench: Bench, plain: DistillationReport):
+    card = bench.store.students.card(plain.student_version)
+    curve = plain.cascade
+    assert curve is not None
+    assert card.cascade == curve
+    assert card.graphs is not None
+    bundle = bench.store.students.file(plain.student_version, "card.json").parent
+    served = onnxruntime.InferenceSession(bundle / card.graphs.file)
+    test = bench.store.datasets.load(plain.spec.dataset, "test")
+    (found,) = served.run(["probabilities"], {"images": np.array(test.images)})
+    right = found.argmax(1) == test.labels
+    assert (curve.validation_images, curve.test_images) == (200, 400)
+    assert curve.student_accuracy == pytest.approx(right.mean(), abs=1 / 400)
+    assert curve.teacher_accuracy == plain.teacher.accuracy
+    assert (curve.points[0].share, curve.points[0].accuracy) == (0.0, curve.student_accuracy)
+    for point in curve.points:
+        assert point.share == pytest.approx((found.max(1) < point.threshold).mean(), abs=2 / 400)
+    assert "cascade.svg" in plain.files
+
+
 def test_every_net_has_its_figures_and_they_are_those_of_the_comparison(plain: DistillationReport):
     assert len(plain.nets) == 4
     for one in plain.comparison.seeds:

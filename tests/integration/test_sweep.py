@@ -112,6 +112,9 @@ def test_a_grid_is_swept_for_each_network_and_the_best_becomes_a_student(swept: 
     best = wide.best_trial
     assert (card.objective.temperature, card.objective.hard_weight) == (best.temperature, best.hard_weight)
     assert card.comparison == report.comparison
+    assert card.cascade is not None
+    assert card.cascade == report.cascade
+    assert card.cascade.teacher_accuracy == report.teacher.accuracy
     assert card.evaluation == report.taught
     assert {"model.onnx", "report.json", "report.md", "temperature-validation.png"} <= set(card.files)
     assert not swept.studies_left

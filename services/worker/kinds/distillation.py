@@ -18,6 +18,7 @@ from pydantic import BaseModel, JsonValue
 from services.worker.stages import outcomes
 from services.worker.stages.asking import ask_all, teacher_parameters
 from services.worker.stages.bundle import Exported, export_student, publish_student
+from services.worker.stages.cascade import keep_teacher, load_curve, measure_cascade
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext, seconds_of
 from services.worker.stages.evaluation import Twins, evaluate_twins, logits_of
@@ -45,6 +46,7 @@ from services.worker.stages.transfer_sets.examples import (
 )
 from services.worker.stages.transfer_sets.live import LiveTransferSet
 from shared.adapters.teacher_client import TeacherClient
+from shared.contracts.cascade import CascadeCurve
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.evaluation import Evaluation
 from shared.contracts.images import Preprocessing
@@ -105,14 +107,13 @@ def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
         nets = outcomes.load_nets(nets_at)
         evaluated_at = context.once(
             Stage.EVALUATE,
-            {"train": nets_at.name, "teacher": teacher.digest},
-            lambda directory: outcomes.save(
-                directory / "outcome.json", _evaluate(job, client, nets, trained_at, nets_at)
-            ),
+            {"train": nets_at.name, "teacher": teacher.digest, "keeps": "teacher"},
+            lambda directory: _evaluate(job, client, nets, trained_at, nets_at, directory),
         )
     outcome = outcomes.load(evaluated_at / "outcome.json", Outcome)
     served = next(net for net in nets if (net.arm, net.seed) == ("taught", outcome.twins.served_seed))
     exported = export_student(context, spec, manifest, job.preprocessing, served, nets_at)
+    cascade_at = measure_cascade(context, spec.dataset, exported, evaluated_at)
 
     context.progress(Stage.REPORT, 0, 1, "files")
     report = _report(
@@ -128,8 +129,9 @@ def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
             Stage.TRANSFER_SET: transfer_set.seconds,
             Stage.TRAIN: sum(seconds_of(path) for path in {trained_at, nets_at}),
             Stage.EVALUATE: seconds_of(evaluated_at),
-            Stage.EXPORT: seconds_of(exported.path),
+            Stage.EXPORT: seconds_of(exported.path) + seconds_of(cascade_at),
         },
+        cascade=load_curve(cascade_at),
     )
     files = report_files(report)
     publish_student(context, report, files, manifest, job.preprocessing, exported)
@@ -239,8 +241,13 @@ def _repaired(job: _Job, trained_at: Path) -> Path:
 
 
 def _evaluate(
-    job: _Job, client: TeacherClient, nets: list[TrainedNet], trained_at: Path, nets_at: Path
-) -> Outcome:
+    job: _Job,
+    client: TeacherClient,
+    nets: list[TrainedNet],
+    trained_at: Path,
+    nets_at: Path,
+    directory: Path,
+) -> None:
     context, spec, classes = job.context, job.spec, job.manifest.classes
     steps = len(nets) + 1
     asked_before = client.rows_asked
@@ -248,6 +255,7 @@ def _evaluate(
     test = context.store.datasets.load(spec.dataset, "test")
     images, labels = held_out(context, spec.dataset)
     teacher_logits = torch.from_numpy(ask_all(context, client, job.teacher, test.images))
+    keep_teacher(directory, teacher_logits.numpy(), labels.numpy())
     asked = client.rows_asked - asked_before
 
     def on_net(done: int) -> None:
@@ -262,13 +270,14 @@ def _evaluate(
         as_trained = outcomes.load_nets(trained_at)
         before = evaluate_twins(as_trained, unrepaired, labels, classes, spec.seeds, teacher_logits)
     context.progress(Stage.EVALUATE, steps, steps, "nets", {"gain": twins.comparison.gain})
-    return Outcome(
+    outcome = Outcome(
         teacher=evaluate(teacher_logits, labels, classes),
         twins=twins,
         before_repair=before,
         teacher_rows=asked,
         teacher_latency_ms=_teacher_latency_ms(client, job.teacher, test.images[:1]),
     )
+    outcomes.save(directory / "outcome.json", outcome)
 
 
 def _report(
@@ -281,6 +290,7 @@ def _report(
     curves: tuple[TrainingCurve, ...],
     repair: Repair | None,
     seconds: dict[Stage, float],
+    cascade: CascadeCurve,
 ) -> DistillationReport:
     context, spec, twins = job.context, job.spec, outcome.twins
     transfer_set = learned.transfer_set
@@ -312,6 +322,7 @@ def _report(
         latency=exported.outcome.latency,
         graphs=exported.outcome.graphs,
         teacher_latency_ms=outcome.teacher_latency_ms,
+        cascade=cascade,
         curves=curves,
         warnings=warnings_after(pair, curves)
         if job.manifest.labelled

@@ -19,6 +19,7 @@ from services.worker.kinds.sweep_trials import TAUGHT, UNTAUGHT
 from services.worker.stages import outcomes
 from services.worker.stages.asking import ask_all, teacher_parameters
 from services.worker.stages.bundle import Exported, export_net, publish_bundle
+from services.worker.stages.cascade import keep_teacher, load_curve, measure_cascade
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext, seconds_of
 from services.worker.stages.training import cost_of, held_out, preprocessing_of
@@ -128,6 +129,9 @@ def sweep(context: JobContext, spec: SweepSpec) -> JobResult:
     chosen = next((one for one in swept if one.candidate is candidate), None)
     verdict_at = _compare(context, spec, manifest, preprocessing, chosen, answers) if chosen else None
     verdict = outcomes.load(verdict_at / "verdict.json", _Verdict) if verdict_at else None
+    cascade_at = (
+        measure_cascade(context, spec.dataset, chosen.exported, verdict_at) if chosen and verdict_at else None
+    )
     version = f"{spec.name}-{context.job_id.removeprefix('j-')}" if chosen else None
 
     context.progress(Stage.REPORT, 0, 1, "files")
@@ -147,9 +151,10 @@ def sweep(context: JobContext, spec: SweepSpec) -> JobResult:
         student_version=version,
         curves=tuple(net.curve for net in chosen.nets) if chosen else (),
         warnings=tuple(warning for one in swept for warning in _warnings(one)),
+        cascade=load_curve(cascade_at) if cascade_at else None,
         cost=cost_of(
             context,
-            _seconds(transfer_set, swept, answers_at, verdict_at),
+            _seconds(transfer_set, swept, answers_at, verdict_at, cascade_at),
             teacher_rows=transfer_set.teacher_rows + answers.teacher_rows,
         ).model_copy(update={"cached_rows": transfer_set.rows_from_cache}),
         **(verdict.model_dump() if verdict else {}),
@@ -282,9 +287,10 @@ def _compare(
             comparison=compare(right[TAUGHT], right[UNTAUGHT], seeds=spec.seeds, agreements=agreements),
         )
         outcomes.save(aside / "verdict.json", verdict)
+        keep_teacher(aside, answers.test.numpy(), answers.test_labels.numpy())
         context.progress(Stage.EVALUATE, len(chosen.nets), len(chosen.nets), "nets")
 
-    return context.once(Stage.EVALUATE, chosen.joined.name_of_best, build)
+    return context.once(Stage.EVALUATE, {**chosen.joined.name_of_best, "keeps": "teacher"}, build)
 
 
 def _warnings(one: _Swept) -> list[str]:
@@ -313,17 +319,22 @@ def _in_report(one: _Swept, spec: SweepSpec, answers: _Answers) -> SweptNetwork:
 
 
 def _seconds(
-    transfer_set: BuiltTransferSet, swept: Sequence[_Swept], answers_at: Path, verdict_at: Path | None
+    transfer_set: BuiltTransferSet,
+    swept: Sequence[_Swept],
+    answers_at: Path,
+    verdict_at: Path | None,
+    cascade_at: Path | None,
 ) -> dict[Stage, float]:
     """Return the seconds of each stage; training is the sum over the child jobs, wherever they ran."""
     answered = [part.path for one in swept for part in one.joined.parts]
     rounds = [folder for path in answered for folder in path.parent.glob(f"{Stage.TRAIN.value}-*")]
     evaluations = answered + ([verdict_at] if verdict_at else [])
+    exports = [one.exported.path for one in swept] + ([cascade_at] if cascade_at else [])
     return {
         Stage.TRANSFER_SET: transfer_set.seconds + seconds_of(answers_at),
         Stage.TRAIN: sum(map(seconds_of, rounds)),
         Stage.EVALUATE: sum(map(seconds_of, evaluations)),
-        Stage.EXPORT: sum(seconds_of(one.exported.path) for one in swept),
+        Stage.EXPORT: sum(map(seconds_of, exports)),
     }
 
 
@@ -361,6 +372,7 @@ def _publish(
             comparison=verdict.comparison,
             latency=exported.outcome.latency,
             onnx_largest_difference=exported.outcome.largest_difference,
+            cascade=report.cascade,
             files=listed,
         )
 

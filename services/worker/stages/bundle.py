@@ -149,6 +149,7 @@ def publish_student(
             comparison=report.comparison,
             latency=exported.outcome.latency,
             onnx_largest_difference=exported.outcome.largest_difference,
+            cascade=report.cascade,
             files=files,
         )
 

@@ -2,7 +2,7 @@
 
 from shared.contracts.reports import DistillationReport, RepairReport
 from shared.distillation.plots import Drawing, plot_confusion, plot_curves, plot_reliability
-from shared.distillation.reports import sections, words
+from shared.distillation.reports import cascade, sections, words
 
 
 def page(report: DistillationReport) -> list[str]:
@@ -49,6 +49,7 @@ def page(report: DistillationReport) -> list[str]:
         _size(report),
         sections.latencies(report.latency, report.teacher_latency_ms),
         *sections.graphs(report.graphs),
+        *cascade.section(report.cascade, report.plots),
         "## Training",
         *sections.training(report.curves, report.plots),
         "## Cost",
@@ -64,6 +65,7 @@ def drawings(report: DistillationReport) -> list[Drawing]:
             [("teacher", report.teacher), ("untaught", report.untaught), ("distilled", report.taught)]
         ),
         plot_confusion(list(report.taught.errors_by_class), report.taught.confusion),
+        *cascade.drawings(report.cascade),
         plot_curves(report.curves),
     ]
 

@@ -7,7 +7,7 @@ from shared.contracts.architectures import Architecture, Mlp
 from shared.contracts.reports import SweepReport, SweepTrial, SweptNetwork
 from shared.contracts.specs import FloatRange, SweepConstraint
 from shared.distillation.plots import Drawing, Line, plot_curves, plot_lines
-from shared.distillation.reports import sections, words
+from shared.distillation.reports import cascade, sections, words
 
 
 def page(report: SweepReport) -> list[str]:
@@ -74,6 +74,7 @@ def drawings(report: SweepReport) -> list[Drawing]:
         _against_temperature(
             report, "test", lambda trial: trial.test_accuracies, lambda one: one.untaught_test_accuracies
         ),
+        *cascade.drawings(report.cascade),
         *curves,
     ]
 
@@ -167,6 +168,7 @@ def _chosen(report: SweepReport) -> list[str]:
         "## Its latency",
         sections.latencies(one.latency, None),
         *sections.graphs(one.graphs),
+        *cascade.section(report.cascade, report.plots),
         "## Its training",
         *sections.training(report.curves, report.plots),
     ]

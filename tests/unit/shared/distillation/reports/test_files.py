@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from shared.contracts.cascade import CascadeCurve, CascadePoint
 from shared.contracts.evaluation import NetFigures, Verdict
 from shared.contracts.reports import (
     Cost,
@@ -95,6 +96,21 @@ def test_the_page_says_verdict_gain_interval_and_p_first(distillation):
     assert page.startswith("# Student wren-1\n\n**BEATS**: taught minus untaught accuracy is +34.17 points")
     assert "95 % interval" in page
     assert "p = below 0.001" in page
+
+
+def test_the_page_shows_what_student_and_teacher_are_worth_together(distillation):
+    points = (
+        CascadePoint(chosen_share=0.0, threshold=0.0, share=0.0, accuracy=0.98),
+        CascadePoint(chosen_share=0.05, threshold=0.9125, share=0.048, accuracy=0.989),
+    )
+    curve = CascadeCurve(
+        validation_images=500, test_images=1000, student_accuracy=0.98, teacher_accuracy=0.985, points=points
+    )
+    page = markdown(distillation.model_copy(update={"cascade": curve}))
+    below = page.split("## With the teacher behind it\n", 1)[1]
+    assert "| 5.0% | 0.9125 | 4.80% | 98.90% | +0.90 |" in below
+    assert "cascade.png" in report_files(distillation.model_copy(update={"cascade": curve}))
+    assert "With the teacher behind it" not in markdown(distillation)
 
 
 @pytest.mark.parametrize("verdict", Verdict)
