@@ -9,7 +9,8 @@ from rich.console import Console
 from services.cli.commands import datasets, experiments, jobs, run, students, teachers, transfer_sets
 from services.cli.commands.common import Outside
 from services.cli.commands.predict import predict
-from services.cli.errors import CommandFailed, StackFailed
+from services.cli.errors import CommandFailed, StackFailed, line
+from shared.errors import DistillationError
 
 app = typer.Typer(
     name="imago",
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str] | None = None, outside: Outside | None = None)
     """Run one command and leave: 0 it is done, 1 it could not be (one line says why), 2 it was misspelt."""
     try:
         app(args=list(arguments) if arguments is not None else None, obj=outside or Outside())
-    except CommandFailed as error:
+    except (CommandFailed, DistillationError) as error:
         errors = Console(stderr=True, highlight=False)
-        errors.print(f"error: {error.line()}", markup=False, soft_wrap=True)
+        errors.print(f"error: {line(error)}", markup=False, soft_wrap=True)
         if isinstance(error, StackFailed) and error.details:
             errors.print(error.details, markup=False, soft_wrap=True)
         sys.exit(1)

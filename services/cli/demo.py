@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from services.cli import watch
-from services.cli.client import GatewayClient
 from services.cli.commands.predict import chart, footer
 from services.cli.commands.report import save_report
 from services.cli.digit import held_out_digit
 from services.cli.errors import CommandFailed
 from shared.artefacts.files import write_atomic
+from shared.client import Client
 from shared.contracts.architectures import Mlp
 from shared.contracts.evaluation import Evaluation, Verdict
 from shared.contracts.jobs import JobView
@@ -53,13 +53,12 @@ SEEDS: Final = (0, 1, 2)
 _COLOURS: Final = {Verdict.BEATS: "green", Verdict.DOES_NOT_BEAT: "red", Verdict.INCONCLUSIVE: "yellow"}
 
 
-def run_demo(
-    client: GatewayClient, console: Console, state_dir: Path, data_dir: Path | None
-) -> DistillationReport:
+def run_demo(client: Client, console: Console, state_dir: Path, data_dir: Path | None) -> DistillationReport:
     """Do the main job once, print what came of it, return the report of the distillation.
 
     Raises:
-        CommandFailed: a request was refused, a job failed, or the stack went away.
+        GatewayError: a request was refused, or the stack went away.
+        CommandFailed: a job failed, or there is no data to begin with.
     """
     dataset = choose_dataset(client)
     recipe = RECIPES[dataset]
@@ -91,7 +90,7 @@ def run_demo(
     return report
 
 
-def choose_dataset(client: GatewayClient) -> str:
+def choose_dataset(client: Client) -> str:
     """Return the first of our datasets that the gateway can use."""
     there = {dataset.name for dataset in client.datasets().datasets if dataset.available}
     for name in RECIPES:
@@ -128,7 +127,7 @@ def student_spec(dataset: str, recipe: Recipe) -> DistillationSpec:
     )
 
 
-def _run(client: GatewayClient, console: Console, spec: JobSpec) -> JobView:
+def _run(client: Client, console: Console, spec: JobSpec) -> JobView:
     job = client.submit(spec)
     console.print(f"   job {job.id}", markup=False)
     return watch.succeeded(watch.watch(client, job, console))
@@ -178,7 +177,7 @@ def verdict(report: DistillationReport) -> Table:
 
 
 def _ask_about_a_digit(
-    client: GatewayClient, console: Console, dataset: str, directory: Path, data_dir: Path | None
+    client: Client, console: Console, dataset: str, directory: Path, data_dir: Path | None
 ) -> None:
     digit = held_out_digit(dataset, data_dir)
     directory.mkdir(parents=True, exist_ok=True)

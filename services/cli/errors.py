@@ -1,8 +1,11 @@
 """What a command tells a person before it leaves with exit status 1.
 
 These stand beside the tree of `shared/errors.py`, not in it: that tree holds what services answer with a
-status of their own; nothing here is ever sent.
+status of their own; nothing here is ever sent. What the gateway refuses is in `shared.client.errors`.
 """
+
+from shared.client import GatewayRefused
+from shared.errors import DistillationError
 
 
 class CommandFailed(Exception):
@@ -13,35 +16,6 @@ class CommandFailed(Exception):
         self.code = code
         self.detail = detail
         self.remedy = remedy
-
-    def line(self) -> str:
-        """Return code, detail and remedy as one line."""
-        words = " ".join(f"{self.detail}".split()).rstrip(".")
-        remedy = " ".join(self.remedy.split())
-        return f"{self.code}: {words}. {remedy}".rstrip()
-
-
-class GatewayRefused(CommandFailed):
-    """A service answered with a problem document. `status` is the HTTP status."""
-
-    def __init__(
-        self, status: int, code: str, detail: str, remedy: str, retry_after_s: float | None = None
-    ) -> None:
-        super().__init__(code, detail, remedy)
-        self.status = status
-        self.retry_after_s = retry_after_s
-
-
-class GatewayUnreachable(CommandFailed):
-    """Nothing answers at the URL, or the answer broke off."""
-
-    def __init__(self, url: str, reason: str) -> None:
-        super().__init__(
-            "unreachable",
-            f"{url} does not answer ({reason})",
-            "Is `imago up` running? --gateway names another.",
-        )
-        self.url = url
 
 
 class JobNotSucceeded(CommandFailed):
@@ -54,3 +28,12 @@ class StackFailed(CommandFailed):
     def __init__(self, code: str, detail: str, remedy: str = "", *, details: str = "") -> None:
         super().__init__(code, detail, remedy)
         self.details = details
+
+
+def line(error: CommandFailed | DistillationError) -> str:
+    """Return code, what was wrong and remedy as one line."""
+    words = " ".join(f"{error}".split()).rstrip(".")
+    remedy = " ".join(error.remedy.split())
+    if isinstance(error, GatewayRefused) and error.status >= 500 and error.request_id:
+        remedy = f"{remedy} (request_id {error.request_id})"
+    return f"{error.code}: {words}. {remedy}".rstrip()

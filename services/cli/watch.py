@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from services.cli.client import GatewayClient
-from services.cli.errors import CommandFailed, JobNotSucceeded
+from services.cli.errors import JobNotSucceeded
+from shared.client import Client, GatewayError
 from shared.contracts import jobs
 from shared.contracts.jobs import JobEvent, JobEventKind, JobState, JobView, Stage
 
@@ -45,7 +45,7 @@ class Display(Protocol):
         ...
 
 
-def watch(client: GatewayClient, job: JobView, console: Console) -> JobView:
+def watch(client: Client, job: JobView, console: Console) -> JobView:
     """Show the job from its first event to its last; return it as it ended."""
     with display(job, console) as shown, _Children(client, job.id, shown) as children:
         for event in client.follow(job.id):
@@ -93,7 +93,7 @@ def stages_of(job: JobView) -> list[Stage]:
 class _Children(Thread):
     """Looks at the children of a job while it waits: its own events only count the ends of them."""
 
-    def __init__(self, client: GatewayClient, parent: str, shown: Display) -> None:
+    def __init__(self, client: Client, parent: str, shown: Display) -> None:
         super().__init__(name="children", daemon=True)
         self._client = client
         self._parent = parent
@@ -127,7 +127,7 @@ class _Children(Thread):
         while self._waiting.wait() and not self._over.is_set():
             try:
                 page = self._client.jobs(parent=self._parent, state=JobState.RUNNING, limit=100)
-            except CommandFailed as error:
+            except GatewayError as error:
                 # A gateway that stays away is told by who follows the events.
                 log.debug("children not seen", extra={"reason": str(error)})
             else:

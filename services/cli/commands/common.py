@@ -10,10 +10,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.client import GatewayClient
 from services.cli.settings import DEFAULT_GATEWAY_URL, CliSettings
 from services.cli.state import read_stack
 from shared import settings as shared_settings
+from shared.client import Client
 from shared.contracts.base import Contract
 
 GatewayOption = Annotated[
@@ -36,12 +36,12 @@ class Outside:
     transport: httpx.BaseTransport | None = None
 
 
-def gateway_of(context: typer.Context, url: str | None) -> GatewayClient:
+def gateway_of(context: typer.Context, url: str | None) -> Client:
     """Return a client of the gateway: the one named, the one of the running stack, or the usual place."""
     if url is None:
         stack = read_stack(shared_settings.load(CliSettings).absolute_state_dir)
         url = stack.gateway_url if stack else DEFAULT_GATEWAY_URL
-    return GatewayClient(url, transport=outside(context).transport)
+    return Client(url, transport=outside(context).transport)
 
 
 def outside(context: typer.Context) -> Outside:

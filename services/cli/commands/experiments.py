@@ -17,7 +17,6 @@ from experiments.result import ENOUGH_SEEDS, ExperimentFacts, ExperimentResult
 from experiments.runner import datasets_of
 from experiments.runner import run as run_experiment
 from services.cli import watch
-from services.cli.client import GatewayClient
 from services.cli.commands.common import JsonOption, console, outside, table
 from services.cli.commands.run import INTERRUPTED, watched
 from services.cli.errors import CommandFailed
@@ -26,6 +25,7 @@ from services.cli.signals import interruptible
 from services.cli.stack import Stack
 from services.cli.state import read_stack
 from shared import settings as shared_settings
+from shared.client import Client
 from shared.contracts.jobs import JobView
 
 app = typer.Typer(help="Run the experiments of the sources.", no_args_is_help=True)
@@ -91,7 +91,7 @@ def run(
 class _Told:
     """Tells a person on the console how the run goes."""
 
-    def __init__(self, client: GatewayClient, out: Console) -> None:
+    def __init__(self, client: Client, out: Console) -> None:
         self._client = client
         self._out = out
 
@@ -106,9 +106,7 @@ class _Told:
         return watch.succeeded(watch.watch(self._client, job, self._out))
 
 
-def _run(
-    experiment: Experiment, form: Form, client: GatewayClient, said: Console, out: Path
-) -> ExperimentResult:
+def _run(experiment: Experiment, form: Form, client: Client, said: Console, out: Path) -> ExperimentResult:
     said.print(f"\n{experiment.name}, {form.name} form: {experiment.title}", style="bold", markup=False)
     _check_datasets(experiment, form, client)
     if len(form.seeds) < ENOUGH_SEEDS:
@@ -122,7 +120,7 @@ def _run(
     return result
 
 
-def _check_datasets(experiment: Experiment, form: Form, client: GatewayClient) -> None:
+def _check_datasets(experiment: Experiment, form: Form, client: Client) -> None:
     """Refuse before an hour of training what would fail after it."""
     there = {dataset.name for dataset in client.datasets().datasets if dataset.available}
     missing = sorted(datasets_of(experiment, form) - there)
@@ -135,13 +133,13 @@ def _check_datasets(experiment: Experiment, form: Form, client: GatewayClient) -
 
 
 @contextmanager
-def _gateway(context: typer.Context, url: str | None, said: Console) -> Iterator[GatewayClient]:
+def _gateway(context: typer.Context, url: str | None, said: Console) -> Iterator[Client]:
     """Open a client of the stack that was named, or runs, or is started here and stopped at the end."""
     settings = shared_settings.load(CliSettings)
     running = read_stack(settings.absolute_state_dir) if url is None else None
     transport = outside(context).transport
     if url or running:
-        with GatewayClient(url or running.gateway_url, transport=transport) as client:  # type: ignore[union-attr]
+        with Client(url or running.gateway_url, transport=transport) as client:  # type: ignore[union-attr]
             yield client
         return
 
@@ -150,7 +148,7 @@ def _gateway(context: typer.Context, url: str | None, said: Console) -> Iterator
 
     with Stack(settings, any_port=True, say=say) as stack:
         state = stack.start()
-        with watched(stack), GatewayClient(state.gateway_url) as client:
+        with watched(stack), Client(state.gateway_url) as client:
             yield client
 
 

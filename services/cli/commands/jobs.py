@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from services.cli import watch as watching
-from services.cli.client import GatewayClient
 from services.cli.commands.common import GatewayOption, JsonOption, console, emit, gateway_of, table
 from services.cli.commands.report import report
 from services.cli.errors import CommandFailed
+from shared.client import Client
 from shared.contracts.jobs import JobState, JobView
 
 app = typer.Typer(help="Train teachers, distil students, watch jobs.", no_args_is_help=True)
@@ -146,7 +146,7 @@ def cancel(
 app.command()(report)
 
 
-def watch_to_end(client: GatewayClient, job: JobView, as_json: bool) -> None:
+def watch_to_end(client: Client, job: JobView, as_json: bool) -> None:
     """Show a job until it ends, then what came of it; raises `JobNotSucceeded`."""
     if as_json:
         for event in client.follow(job.id):

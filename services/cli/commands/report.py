@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from services.cli.client import GatewayClient
 from services.cli.commands.common import GatewayOption, JsonOption, gateway_of
 from services.cli.errors import CommandFailed
 from shared.artefacts.files import write_atomic
+from shared.client import Client
 from shared.contracts.reports import REPORT_MD
 
 
@@ -34,7 +34,7 @@ def report(
                 typer.echo(path)
 
 
-def save_report(client: GatewayClient, job_id: str, directory: Path) -> tuple[Path, ...]:
+def save_report(client: Client, job_id: str, directory: Path) -> tuple[Path, ...]:
     """Copy all files of a report from the gateway; return where they lie, the page for people first."""
     names = sorted(client.report(job_id).files, key=lambda name: name != REPORT_MD)
     try:

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from services.cli.client import GatewayClient
 from services.cli.commands.common import console
 from services.cli.demo import run_demo
 from services.cli.errors import CommandFailed, StackFailed
@@ -19,6 +18,7 @@ from services.cli.signals import interruptible
 from services.cli.stack import Stack
 from services.cli.state import StackState
 from shared import settings as shared_settings
+from shared.client import Client, GatewayError
 
 INTERRUPTED = 130
 """What a shell says of a command that Ctrl-C ended."""
@@ -66,7 +66,7 @@ def demo(
         with interruptible(), Stack(settings, any_port=True, say=say) as stack:
             state = stack.start()
             _tell_addresses(out, state)
-            with watched(stack), GatewayClient(state.gateway_url) as client:
+            with watched(stack), Client(state.gateway_url) as client:
                 report = run_demo(client, out, stack.state_dir, settings.data_dir)
     except KeyboardInterrupt:
         say("interrupted; everything is stopped")
@@ -91,7 +91,7 @@ def watched(stack: Stack) -> Iterator[None]:
     stack.supervise_in_background(failed)
     try:
         yield
-    except (KeyboardInterrupt, CommandFailed):
+    except (KeyboardInterrupt, CommandFailed, GatewayError):
         if given_up:
             raise given_up[0] from None
         raise

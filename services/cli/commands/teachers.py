@@ -10,11 +10,11 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from services.cli import watch as watching
-from services.cli.client import GatewayClient
 from services.cli.commands.common import GatewayOption, JsonOption, console, emit, gateway_of, table
-from services.cli.errors import CommandFailed, GatewayRefused
+from services.cli.errors import CommandFailed
 from services.cli.findings import failed, findings_table, summary
 from services.cli.teacher_orders import Said, Sources, order_of, size_of
+from shared.client import Client, GatewayRefused
 from shared.contracts.findings import TeacherCheckOrder
 from shared.contracts.jobs import JobView
 from shared.contracts.reports import TeacherCheckReport
@@ -213,7 +213,7 @@ def _where(model: TeacherModel) -> str:
 # --- to the end of the job ---------------------------------------------------------------------------------
 
 
-def _conclude(client: GatewayClient, job: JobView, watch: bool, as_json: bool) -> None:
+def _conclude(client: Client, job: JobView, watch: bool, as_json: bool) -> None:
     """Wait for the job and show its list; raises where it failed, or a check did."""
     if not watch:
         emit(job, as_json, job.id)
@@ -238,7 +238,7 @@ def _conclude(client: GatewayClient, job: JobView, watch: bool, as_json: bool) -
         )
 
 
-def _report_of(client: GatewayClient, job: JobView) -> TeacherCheckReport | None:
+def _report_of(client: Client, job: JobView) -> TeacherCheckReport | None:
     """Return the job's list; one that failed before it had asked anything has none."""
     try:
         report = client.report(job.id)

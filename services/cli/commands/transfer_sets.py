@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from services.cli.client import GatewayClient
 from services.cli.commands.common import GatewayOption, JsonOption, emit, gateway_of, table
 from services.cli.commands.jobs import read_spec, watch_to_end
 from services.cli.errors import CommandFailed
 from services.cli.watch import duration
+from shared.client import Client
 from shared.contracts.transfer_sets import TransferSetCard, TransferSetSummary
 
 app = typer.Typer(help="Build, look at, fetch and delete what teachers were asked.", no_args_is_help=True)
@@ -140,7 +140,7 @@ def delete(context: typer.Context, digest: DigestArgument, gateway: GatewayOptio
     typer.echo(f"{whole} is deleted")
 
 
-def _fetch(client: GatewayClient, digest: str, path: Path) -> int:
+def _fetch(client: Client, digest: str, path: Path) -> int:
     """Write the tar beside its place, then rename it; nothing is left of one that broke off."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
@@ -159,7 +159,7 @@ def _fetch(client: GatewayClient, digest: str, path: Path) -> int:
     return size_bytes
 
 
-def _whole(client: GatewayClient, digest: str) -> str:
+def _whole(client: Client, digest: str) -> str:
     """Return the one digest that begins like this; what fits none goes to the gateway as it is."""
     if not _FEWEST <= len(digest) < _WHOLE:
         return digest

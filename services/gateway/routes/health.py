@@ -1,29 +1,14 @@
 """Whether the process lives, whether requests should be sent to it, and what it has counted."""
 
+from anyio import from_thread
 from fastapi import APIRouter
-from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from services.gateway.state import GatewayDep
 from shared.adapters.web.metrics import exposition
-from shared.contracts.base import Contract
+from shared.contracts.health import Liveness, Readiness
 
 router = APIRouter(tags=["health"])
-
-
-class Liveness(Contract):
-    """The event loop turns."""
-
-    status: str = "live"
-
-
-class Readiness(Contract):
-    """Whether requests should be sent here, and why not."""
-
-    ready: bool
-    student: str | None = Field(description="The version that answers; null where none was promoted")
-    draining: bool
-    problem: str | None = Field(description="Why the promoted student is not the one that answers")
 
 
 @router.get("/health/live", summary="The process lives")
@@ -55,6 +40,7 @@ async def ready(gateway: GatewayDep) -> Response:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-def metrics() -> Response:
+def metrics(gateway: GatewayDep) -> Response:
     """Return what this process, or all that share the port, have counted."""
+    from_thread.run_sync(gateway.counting.flush)
     return exposition()

@@ -10,7 +10,7 @@ from experiments import linear_trials
 from experiments.registry import EXPERIMENTS
 from services.cli.app import main
 from services.cli.commands.common import Outside
-from tests.unit.services.cli.fake_gateway import FakeGateway
+from tests.support.fake_gateway import FakeGateway
 
 Run = Callable[..., tuple[int, str, str]]
 

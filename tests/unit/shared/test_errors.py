@@ -6,7 +6,7 @@ from shared.errors import Corrupt, JobAlreadyFinal, ReportNotReady
 
 
 def test_every_error_has_a_code_of_its_own():
-    codes = [error.code for error in every_error()]
+    codes = [error.code for error in set(every_error())]  # one with two parents is met twice
     assert len(set(codes)) == len(codes)
     assert "job-not-found" in codes
 

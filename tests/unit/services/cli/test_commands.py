@@ -15,7 +15,7 @@ from services.cli.commands.common import Outside
 from services.cli.commands.jobs import spec_of
 from shared.contracts.jobs import JobState
 from shared.contracts.training import Objective
-from tests.unit.services.cli.fake_gateway import SPEC, VERSION, FakeGateway
+from tests.support.fake_gateway import SPEC, VERSION, FakeGateway
 
 
 @dataclass

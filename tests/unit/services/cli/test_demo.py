@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from services.cli.client import GatewayClient
 from services.cli.demo import RECIPES, choose_dataset, run_demo
 from services.cli.digit import held_out_digit
 from services.cli.errors import CommandFailed, JobNotSucceeded
+from shared.client import Client
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetView
 from shared.contracts.jobs import JobState
 from shared.contracts.specs import DistillationSpec, TeacherSpec
 from shared.datasets.builtin import load_builtin
-from tests.unit.services.cli.fake_gateway import VERSION, FakeGateway
+from tests.support.fake_gateway import VERSION, FakeGateway
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def gateway() -> FakeGateway:
 
 
 @pytest.fixture
-def client(gateway: FakeGateway) -> GatewayClient:
-    return GatewayClient("http://gateway.test", transport=gateway.transport())
+def client(gateway: FakeGateway) -> Client:
+    return Client("http://gateway.test", transport=gateway.transport())
 
 
-def test_the_demo_does_the_whole_job_and_says_so(client: GatewayClient, gateway: FakeGateway, tmp_path: Path):
+def test_the_demo_does_the_whole_job_and_says_so(client: Client, gateway: FakeGateway, tmp_path: Path):
     screen = io.StringIO()
     run_demo(client, Console(file=screen, width=160), tmp_path, None)
     text = screen.getvalue()
@@ -54,19 +54,19 @@ def test_the_demo_does_the_whole_job_and_says_so(client: GatewayClient, gateway:
     assert report.with_name("curves.png").read_text() == "content of curves.png"
 
 
-def test_the_demo_ends_where_a_job_fails(client: GatewayClient, gateway: FakeGateway, tmp_path: Path):
+def test_the_demo_ends_where_a_job_fails(client: Client, gateway: FakeGateway, tmp_path: Path):
     gateway.ends_as = JobState.FAILED
     with pytest.raises(JobNotSucceeded, match="the loss is nan"):
         run_demo(client, Console(file=io.StringIO()), tmp_path, None)
 
 
-def test_the_full_set_is_preferred_where_it_is(client: GatewayClient, gateway: FakeGateway):
+def test_the_full_set_is_preferred_where_it_is(client: Client, gateway: FakeGateway):
     assert choose_dataset(client) == "mnist-5k"
     gateway.datasets = tuple(view.model_copy(update={"available": True}) for view in gateway.datasets)
     assert choose_dataset(client) == "mnist"
 
 
-def test_no_dataset_at_all_is_told(client: GatewayClient, gateway: FakeGateway):
+def test_no_dataset_at_all_is_told(client: Client, gateway: FakeGateway):
     gateway.datasets = (DatasetView(name="mine", builtin=False, available=True, description=""),)
     with pytest.raises(CommandFailed, match="mnist-5k"):
         choose_dataset(client)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.errors import StackFailed
+from services.cli.errors import StackFailed, line
 from services.cli.local_redis import check_readable, find_server, server_command
 
 
@@ -38,7 +38,7 @@ def test_no_server_at_all_is_told_with_what_to_do(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(StackFailed) as failed:
         find_server()
-    assert "REDIS_URL" in failed.value.line()
+    assert "REDIS_URL" in line(failed.value)
 
 
 def test_the_server_listens_on_this_machine_only():

@@ -8,7 +8,7 @@ import pytest
 from services.cli.app import main
 from services.cli.commands.common import Outside
 from shared.contracts.reports import DistillationReport
-from tests.unit.services.cli.fake_gateway import SPEC, FakeGateway
+from tests.support.fake_gateway import SPEC, FakeGateway
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from shared.contracts.architectures import Mlp
 from shared.contracts.findings import Finding
 from shared.contracts.jobs import JobState
 from shared.contracts.specs import TeacherImportSpec
+from tests.support.fake_gateway import Brought, FakeGateway
 from tests.support.jobs import teacher_description
-from tests.unit.services.cli.fake_gateway import Brought, FakeGateway
 
 WEIGHTS = save({"w": np.zeros((4, 4), np.float32)})
 VIT = {"config.json": b'{"model_type": "vit"}', "model.safetensors": WEIGHTS}

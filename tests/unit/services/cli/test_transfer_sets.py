@@ -233,7 +233,7 @@ def test_a_download_that_breaks_off_leaves_what_was_there(
     out.write_bytes(b"before")
     cut = httpx.MockTransport(lambda _: httpx.Response(200, stream=Cut()))
     left = imago("download", stored.digest, "--out", str(out), transport=cut)
-    assert left.err.startswith("error: unreachable")
+    assert left.err.startswith("error: gateway-unreachable")
     assert out.read_bytes() == b"before"
     assert list(out.parent.iterdir()) == [out]
 

@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 
 from services.cli import watch as watching
-from services.cli.client import GatewayClient
 from services.cli.watch import display, duration, stages_of, watch
+from shared.client import Client
 from shared.contracts.jobs import JobEvent, JobEventKind, JobState, JobView, Progress, Stage
 from shared.contracts.specs import SweepSpec, TeacherSpec
-from tests.unit.services.cli.fake_gateway import NOON, SPEC, FakeGateway, job_events
+from tests.support.fake_gateway import NOON, SPEC, FakeGateway, job_events
 
 JOB = JobView(id="j-0", state=JobState.RUNNING, spec=SPEC, created_at=NOON)
 
@@ -106,7 +106,7 @@ def test_children_are_looked_at_while_their_parent_waits(monkeypatch: pytest.Mon
     gateway.jobs["j-0-001"] = child(1, 30)
     gateway.pause_s = 0.2
     file = io.StringIO()
-    with GatewayClient("http://gateway.test", transport=gateway.transport()) as client:
+    with Client("http://gateway.test", transport=gateway.transport()) as client:
         ended = watch(client, job, Console(file=file, width=120))
     assert ended.state is JobState.SUCCEEDED
     assert "001  train  30/60 epochs  ETA 12 s" in file.getvalue()

@@ -3,7 +3,7 @@
 import email
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -97,7 +97,6 @@ class FakeGateway:
         )
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
-        request.read()
         self.seen.append(request)
         raw_path = request.url.raw_path.decode().partition("?")[0]
         parts = [unquote(part) for part in raw_path.strip("/").split("/")[1:]]
@@ -207,7 +206,7 @@ class FakeGateway:
         )
 
 
-class _Stream(httpx.SyncByteStream):
+class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
     def __init__(
         self, events: list[JobEvent], cut: int | None, pause_s: float, end: Callable[[], None]
     ) -> None:
@@ -222,6 +221,10 @@ class _Stream(httpx.SyncByteStream):
                 time.sleep(self.pause_s)
                 self.end()
             yield f"id: {event.id}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n".encode()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
 
 
 def job_events(ends_as: JobState) -> list[JobEvent]:
