@@ -29,6 +29,7 @@ from shared.contracts.students import (
 )
 from shared.contracts.teacher_sources import EnsembleSource, OipSource, OnnxSource, SentFiles
 from shared.contracts.teachers import Nets, TeacherDescription, TeacherDescriptions
+from shared.contracts.traffic import Canary, Cascade, TrafficPolicy, TrafficView
 from shared.contracts.training import Objective, TransferSetSpec
 from shared.contracts.transfer_sets import (
     ClassCoverage,
@@ -213,6 +214,14 @@ STUDENTS = StudentList(
     ),
 )
 LIVE = LiveStudent(version=_VERSION, previous=("digits-9b40c7aa",), promotion=2, changed_at=_AT)
+
+TRAFFIC = TrafficView(
+    policy=TrafficPolicy(
+        canary=Canary(version="digits-c41d77e0", share=0.1), cascade=Cascade(threshold=0.7, deadline_ms=100)
+    ),
+    revision=3,
+    changed_at=_AT,
+)
 
 _TRANSFER_SET_VIEW = TransferSetView(
     digest="3f2a9c1e07d4b856" * 4,

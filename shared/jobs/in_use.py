@@ -1,6 +1,8 @@
-"""Which jobs stand in the way of deleting a transfer set."""
+"""Which jobs stand in the way of deleting a transfer set or a student."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from shared.contracts.base import Digest, Name
 from shared.contracts.jobs import JobState, JobView
@@ -32,10 +34,16 @@ def jobs_that_may_use(wanted: WantedSet, jobs: JobService, catalogue: Catalogue)
     Raises:
         JobStoreUnavailable: the jobs cannot be listed.
     """
-    # Twice around: a job that goes from one state to another meanwhile is not overlooked.
-    found = {job.id: job for state in _UNFINISHED * 2 for job in _all(jobs, state)}
-    users = [job for job in found.values() if may_use(job.spec, wanted, catalogue)]
-    return tuple(job.id for job in sorted(users, key=lambda job: (job.created_at, job.id)))
+    return tuple(job.id for job in _unfinished(jobs) if may_use(job.spec, wanted, catalogue))
+
+
+def jobs_that_name_student(version: str, jobs: JobService) -> tuple[str, ...]:
+    """Return the ids of all jobs that have not ended and whose order names this student, oldest first.
+
+    Raises:
+        JobStoreUnavailable: the jobs cannot be listed.
+    """
+    return tuple(job.id for job in _unfinished(jobs) if version in _students(job.spec.model_dump()))
 
 
 def may_use(spec: JobSpec, wanted: WantedSet, catalogue: Catalogue) -> bool:
@@ -57,6 +65,21 @@ def _may_be(dataset: str, digest: str | None, catalogue: Catalogue) -> bool:
     except (DatasetNotFound, Corrupt):
         return True
     return digest is None or manifest is None or manifest.digest == digest
+
+
+def _students(order: dict[str, Any]) -> Iterator[str]:
+    """Yield all that stands under `student` in an order, however deep: by name, as kinds of job are added."""
+    for key, value in order.items():
+        if isinstance(value, dict):
+            yield from _students(value)
+        elif key == "student" and isinstance(value, str):
+            yield value
+
+
+def _unfinished(jobs: JobService) -> list[JobView]:
+    # Twice around: a job that goes from one state to another meanwhile is not overlooked.
+    found = {job.id: job for state in _UNFINISHED * 2 for job in _all(jobs, state)}
+    return sorted(found.values(), key=lambda job: (job.created_at, job.id))
 
 
 def _all(jobs: JobService, state: JobState) -> list[JobView]:

@@ -10,6 +10,7 @@ from services.gateway.routes import (
     reports,
     students,
     teachers,
+    traffic,
     transfer_sets,
 )
 
@@ -21,6 +22,7 @@ ROUTERS = (
     events.router,
     reports.router,
     students.router,
+    traffic.router,
     teachers.router,
     transfer_sets.router,
     datasets.router,

@@ -1,6 +1,6 @@
 """Students: their cards and files, and which of them answers predictions."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, status
 from starlette.responses import FileResponse
 
 from services.gateway import examples
@@ -10,13 +10,19 @@ from shared.adapters.web.problems import documented
 from shared.contracts.students import LiveStudent, StudentCard, StudentList, StudentView
 from shared.errors import (
     FileNotInBundle,
+    JobStoreUnavailable,
     NoMeasuredGain,
     NothingToRollBack,
+    StudentInUse,
     StudentNotFound,
     StudentUnusable,
 )
+from shared.jobs.in_use import jobs_that_name_student
 
 router = APIRouter(prefix="/v1/students", tags=["students"])
+
+_MOST_IDS = 12
+"""Of jobs, that a refusal names."""
 
 
 @router.get("", summary="List students, newest first", responses={200: examples.answers(examples.STUDENTS)})
@@ -53,7 +59,9 @@ def list_students(gateway: GatewayDep) -> StudentList:
 )
 def rollback(gateway: GatewayDep) -> LiveStudent:
     """Take the last promotion back; the earlier student is loaded and checked before it is live."""
-    return gateway.live.rollback()
+    live = gateway.live.rollback()
+    gateway.traffic.refresh()
+    return live
 
 
 @router.get(
@@ -93,9 +101,31 @@ def promote(version: str, gateway: GatewayDep) -> LiveStudent:
     """Load and check the student, then make it live in every gateway process without losing a request.
 
     This process answers from it at once, the others within half a second. Promoting the live one changes
-    nothing. A generalist with specialists goes live only where its report measured a gain.
+    nothing. A canary or a shadow of this student ends. A generalist with specialists goes live only where its
+    report measured a gain.
     """
-    return gateway.live.promote(version)
+    live = gateway.live.promote(version)
+    gateway.traffic.refresh()
+    return live
+
+
+@router.delete(
+    "/{version}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Delete a student",
+    responses=documented(STATUSES, StudentNotFound, StudentInUse, JobStoreUnavailable),
+)
+def delete(version: str, gateway: GatewayDep) -> None:
+    """Remove a student that nobody needs: not the live one, none that the traffic policy or a job names.
+
+    A job counts until it has ended. No rollback goes to a deleted student: it goes to the one before.
+    """
+    if not gateway.store.students.has(version):
+        raise StudentNotFound(version)
+    if ids := jobs_that_name_student(version, gateway.jobs):
+        raise StudentInUse(version, f"jobs that have not ended name it: {', '.join(ids[:_MOST_IDS])}")
+    gateway.store.students.delete(version)
+    gateway.versions.forget(version)
 
 
 _MEDIA_TYPES = {
