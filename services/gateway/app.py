@@ -94,6 +94,8 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
     live = Live(store, threads=settings.threads)
     versions = Versions(store, live, threads=settings.threads, most=settings.max_loaded)
     traffic = Traffic(store, live, versions)
+    counting = metrics.Counting()
+    batches = Batches(most_waiting=settings.max_queued, observers=(counting.observe,))
     gateway = Gateway(
         settings=settings,
         jobs=JobService(jobs, dispatcher, catalogue),
@@ -108,7 +110,8 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         traffic=traffic,
         keeper=Keeper(store.kept, lambda: traffic.policy.keeping),
         draining=Draining(),
-        batches=Batches(most_waiting=settings.max_queued, observers=(metrics.observe,)),
+        batches=batches,
+        counting=counting,
         heavy=CapacityLimiter(settings.decode_threads),
         streams=CapacityLimiter(_STREAM_THREADS),
         uploads=CapacityLimiter(settings.max_uploads),
@@ -139,6 +142,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(gateway.live.refresh)
     gateway.traffic.start()
     await asyncio.to_thread(gateway.traffic.refresh)
+    metrics.started()
     gateway.batches.start()
     every_s = gateway.settings.promotion_poll_s
     watches = [
@@ -154,5 +158,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             with suppress(asyncio.CancelledError):
                 await watch
         gateway.batches.stop()
+        gateway.counting.flush()
         await asyncio.to_thread(gateway.keeper.stop)
         gateway.versions.close()

@@ -5,6 +5,14 @@ from typing import Any
 
 from shared.contracts.architectures import Mlp
 from shared.contracts.base import Contract
+from shared.contracts.comparisons import (
+    Bounds,
+    CalibrationDrift,
+    Disagreement,
+    LatencyBounds,
+    StudentComparison,
+    TrafficLatency,
+)
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetList, DatasetManifest, DatasetView, SplitCounts
 from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
 from shared.contracts.images import ImageInput, Preprocessing
@@ -211,6 +219,37 @@ STUDENTS = StudentList(
             verdict=CARD.comparison.verdict,
             parameters=CARD.parameters,
         ),
+    ),
+)
+COMPARISON = StudentComparison(
+    version=_VERSION,
+    role="canary",
+    live="digits-9b40c7aa",
+    since=_AT,
+    answered_images=2104,
+    shadowed_images=0,
+    against_live=Disagreement(
+        reference="digits-9b40c7aa", compared=2104, disagreed=31, share=0.014734, interval=(0.0104, 0.0208)
+    ),
+    against_teacher=None,
+    latency=TrafficLatency(
+        version=_VERSION,
+        call=LatencyBounds(
+            p50=Bounds(above_ms=0.1, at_most_ms=0.15), p99=Bounds(above_ms=0.3, at_most_ms=0.5), count=1187
+        ),
+        images_per_call=1.77,
+        request=LatencyBounds(
+            p50=Bounds(above_ms=0.2, at_most_ms=0.3), p99=Bounds(above_ms=1, at_most_ms=1.5), count=2104
+        ),
+    ),
+    live_latency=None,
+    drift=CalibrationDrift(
+        images=2104,
+        mean_confidence=0.951,
+        test_mean_confidence=0.972,
+        confidence_drift=-0.021,
+        class_distance=0.034,
+        class_distance_by_chance=0.029,
     ),
 )
 LIVE = LiveStudent(version=_VERSION, previous=("digits-9b40c7aa",), promotion=2, changed_at=_AT)

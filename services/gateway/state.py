@@ -10,6 +10,7 @@ from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
 from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
+from services.gateway.metrics import Counting
 from services.gateway.oip.models import Models
 from services.gateway.settings import GatewaySettings
 from services.gateway.traffic.keeper import Keeper
@@ -41,6 +42,7 @@ class Gateway:
     draining: Draining
     batches: Batches
     """Small requests for predictions, which one call answers together."""
+    counting: Counting
     heavy: CapacityLimiter
     """Large requests for predictions that run in threads."""
     streams: CapacityLimiter

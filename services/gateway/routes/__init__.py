@@ -1,6 +1,7 @@
 """The faces of the gateway, one file a subject."""
 
 from services.gateway.routes import (
+    comparison,
     datasets,
     events,
     health,
@@ -22,6 +23,7 @@ ROUTERS = (
     events.router,
     reports.router,
     students.router,
+    comparison.router,
     traffic.router,
     teachers.router,
     transfer_sets.router,
