@@ -158,15 +158,36 @@ class StudentStore:
             StudentNotFound: there is no such version.
         """
         with exclusive_lock(self._root / _LOCK):
-            self.card(version)
+            return self._promote(version, self.live())
+
+    def succeed(self, version: str, incumbent: str | None) -> LiveStudent | None:
+        """Promote a student in the place of the one that it was compared with, and of no other.
+
+        Args:
+            version: the new student.
+            incumbent: who must be live still; None where nobody was.
+
+        Returns:
+            None where somebody else is live by now; nothing is changed then.
+
+        Raises:
+            StudentNotFound: there is no such version.
+        """
+        with exclusive_lock(self._root / _LOCK):
             live = self.live()
-            # First: where this process dies in between, a canary has ended early, and none is left over.
-            self._traffic.end(version)
-            if live is None:
-                return self._set_live(version, (), 1)
-            if live.version == version:
-                return live
-            return self._set_live(version, (*live.previous, live.version), live.promotion + 1)
+            if (live.version if live is not None else None) not in (incumbent, version):
+                return None
+            return self._promote(version, live)
+
+    def _promote(self, version: str, live: LiveStudent | None) -> LiveStudent:
+        self.card(version)
+        # First: where this process dies in between, a canary has ended early, and none is left over.
+        self._traffic.end(version)
+        if live is None:
+            return self._set_live(version, (), 1)
+        if live.version == version:
+            return live
+        return self._set_live(version, (*live.previous, live.version), live.promotion + 1)
 
     def rollback(self) -> LiveStudent:
         """Let the student answer again that was live before the present one.
@@ -233,8 +254,7 @@ class StudentStore:
             if self._traffic.names(version):
                 raise StudentInUse(version, "the traffic policy names it")
             if live is not None and version in live.previous:
-                previous = tuple(one for one in live.previous if one != version)
-                self._write_live(live.model_copy(update={"previous": previous}))
+                self._write_live(live.model_copy(update={"previous": _without(version, live)}))
             if not remove_directory(self.directory(version)):
                 raise StudentNotFound(version)
 
@@ -255,6 +275,12 @@ class StudentStore:
 
     def _write_live(self, live: LiveStudent) -> None:
         write_atomic(self._root / LIVE, live.model_dump_json(indent=2).encode())
+
+
+def _without(version: str, live: LiveStudent) -> tuple[str, ...]:
+    """Return the way back without a version, and so that each step still leads to another student."""
+    way = [one for one in live.previous if one != version]
+    return tuple(one for one, after in zip(way, [*way[1:], live.version], strict=True) if one != after)
 
 
 def _check(card: StudentCard, name: str, path: Path) -> None:
