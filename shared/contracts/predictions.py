@@ -1,5 +1,7 @@
 """Predictions: what the gateway answers for an image, always at T = 1."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from shared.contracts.base import Contract
@@ -19,6 +21,8 @@ class Prediction(Contract):
     classes: tuple[ClassProbability, ...]
     """The top k, most probable first."""
     file: str | None = None
+    answered_by: Literal["student", "teacher"] = "student"
+    """Whose probabilities these are: where the student is not sure, a cascade asks the teacher."""
 
 
 class Timing(Contract):

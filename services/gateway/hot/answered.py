@@ -22,6 +22,8 @@ class Found(NamedTuple):
     """When the call began, as `time.perf_counter()`."""
     model_s: float
     """Seconds of the call."""
+    by_teacher: tuple[int, ...] = ()
+    """Places of the images that the teacher answered in the student's place."""
 
 
 class Answered(NamedTuple):

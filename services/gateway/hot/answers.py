@@ -15,21 +15,25 @@ def body(asked: Asked, found: Found) -> bytes:
     """Return the answer to one request, from what the student says of its images."""
     names = asked.student.classes
     top = asked.top
+    predictions = [
+        {
+            "predicted": names[ranks[0]],
+            "classes": [
+                {"name": names[i], "probability": round(p, _DIGITS)}
+                for i, p in zip(ranks[:top], row, strict=False)
+            ],
+            "file": file,
+            "answered_by": "student",
+        }
+        for file, ranks, row in zip(asked.files, found.order, found.ranked, strict=True)
+    ]
+    for image in found.by_teacher:
+        predictions[image]["answered_by"] = "teacher"
     return orjson.dumps(
         {
             "student": asked.student.version,
             "temperature": 1.0,
-            "predictions": [
-                {
-                    "predicted": names[ranks[0]],
-                    "classes": [
-                        {"name": names[i], "probability": round(p, _DIGITS)}
-                        for i, p in zip(ranks[:top], row, strict=False)
-                    ],
-                    "file": file,
-                }
-                for file, ranks, row in zip(asked.files, found.order, found.ranked, strict=True)
-            ],
+            "predictions": predictions,
             "timing": {
                 "decode_ms": round(asked.decode_s * 1e3, 3),
                 "model_ms": round(found.model_s * 1e3, 3),
