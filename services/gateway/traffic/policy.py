@@ -1,8 +1,8 @@
 """The policy that holds in this process: which student answers a request, and when the teacher is asked.
 
 `traffic.json` in the store is the truth, as `live.json` is for the live student. Every process follows it:
-what it names is loaded and checked first, in a thread, and then one reference is replaced. What cannot hold is
-left out and told; the live student answers in its place.
+what it names is loaded and checked first, in a thread, and then one reference is replaced. What cannot hold
+is left out and told; the live student answers in its place.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from services.gateway.live import Live, stamp_of
 from services.gateway.traffic.canary import Split
+from services.gateway.traffic.cascade import threshold_of
 from services.gateway.traffic.preparing import Prepared, prepare
 from services.gateway.versions import Versions
 from shared.artefacts.store import ArtefactStore
@@ -80,8 +81,13 @@ class Traffic:
 
     def threshold(self, student: StudentSession) -> float | None:
         """Return the confidence below which the teacher is asked in place of the student, None for never."""
-        cascade = self._held.policy.cascade
-        return None if cascade is None else cascade.threshold
+        held = self._held
+        cascade = held.policy.cascade
+        if cascade is None:
+            return None
+        if student not in held.thresholds:
+            held.thresholds[student] = threshold_of(student.card, cascade)
+        return held.thresholds[student]
 
     def set(self, policy: TrafficPolicy, *, revision: int | None = None) -> TrafficView:
         """Let a policy hold, in this process at once; its candidates are loaded and checked first.

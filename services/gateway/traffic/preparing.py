@@ -1,9 +1,12 @@
 """From the policy that is asked for to what can hold: candidates loaded, and the rest told as problems."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from services.gateway.live import Live
+from services.gateway.traffic.cascade import threshold_of
+from services.gateway.traffic.teacher import has_teacher
 from services.gateway.versions import Versions
 from shared.contracts.students import StudentCard
 from shared.contracts.traffic import TrafficPolicy
@@ -26,6 +29,8 @@ class Prepared:
     """The student that is asked beside, where it is one."""
     refused: tuple[DistillationError, ...] = ()
     """Why parts are left out."""
+    thresholds: WeakKeyDictionary[StudentSession, float | None] = field(default_factory=WeakKeyDictionary)
+    """Of the cascade, for the students that have answered since: a look at a curve takes a while."""
 
 
 def prepare(policy: TrafficPolicy, live: Live, versions: Versions) -> Prepared:
@@ -46,6 +51,8 @@ def prepare(policy: TrafficPolicy, live: Live, versions: Versions) -> Prepared:
     for part in _with_teacher(policy):
         try:
             _need_teacher(part, live.student().card)
+            if part == "cascade":
+                _need_threshold(policy, live.student().card)
         except DistillationError as error:
             refused.append(error)
             off.add(part)
@@ -95,10 +102,19 @@ def _candidate(part: str, version: str, live: StudentSession, versions: Versions
 
 
 def _need_teacher(part: str, card: StudentCard) -> None:
-    # A generalist with specialists has the generalist on its card, which has had its say.
-    if card.teacher is None or card.teacher_digest is None or card.specialists is not None:
+    if not has_teacher(card):
         raise TrafficRefused(
             part,
             f"no teacher stands behind the live student {card.version!r}",
             "Promote a student that was distilled from a teacher, or leave this part out.",
+        )
+
+
+def _need_threshold(policy: TrafficPolicy, card: StudentCard) -> None:
+    assert policy.cascade is not None
+    if threshold_of(card, policy.cascade) is None:
+        raise TrafficRefused(
+            "cascade",
+            f"the card of the live student {card.version!r} has no curve to read a threshold from",
+            "Give a threshold in place of the share, or promote a student whose job measured the curve.",
         )
