@@ -21,8 +21,10 @@ from services.gateway.oip.refusals import PREFIX as OIP
 from services.gateway.oip.refusals import OipErrors
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
+from services.gateway.traffic.cascade import Escalations
 from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
+from services.gateway.traffic.teacher import TeacherAsker
 from services.gateway.transfer_sets import TransferSets
 from services.gateway.uploads import clear_old_uploads
 from services.gateway.versions import Versions
@@ -112,10 +114,15 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         draining=Draining(),
         batches=batches,
         counting=counting,
+        escalations=Escalations(TeacherAsker(settings.teacher_url), lambda: traffic.policy),
         heavy=CapacityLimiter(settings.decode_threads),
         streams=CapacityLimiter(_STREAM_THREADS),
         uploads=CapacityLimiter(settings.max_uploads),
         image_limits=ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels),
+    )
+    gateway.batches.escalate = gateway.escalations
+    gateway.escalations.on_escalated.append(
+        lambda one: gateway.keeper.offer(one.student, one.pixels, "escalated")
     )
     app = FastAPI(
         title="Imago gateway",
@@ -158,6 +165,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             with suppress(asyncio.CancelledError):
                 await watch
         gateway.batches.stop()
+        await gateway.escalations.close()
         gateway.counting.flush()
         await asyncio.to_thread(gateway.keeper.stop)
         gateway.versions.close()

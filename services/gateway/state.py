@@ -13,6 +13,7 @@ from services.gateway.live import Live
 from services.gateway.metrics import Counting
 from services.gateway.oip.models import Models
 from services.gateway.settings import GatewaySettings
+from services.gateway.traffic.cascade import Escalations
 from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
 from services.gateway.transfer_sets import TransferSets
@@ -43,6 +44,8 @@ class Gateway:
     batches: Batches
     """Small requests for predictions, which one call answers together."""
     counting: Counting
+    escalations: Escalations
+    """Requests of which the student is not sure, and which its teacher answers."""
     heavy: CapacityLimiter
     """Large requests for predictions that run in threads."""
     streams: CapacityLimiter

@@ -6,6 +6,8 @@ come here, with the same answers; what comes here is forms, large bodies, and al
 """
 
 import asyncio
+import math
+import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -65,6 +67,8 @@ _SMALL_PIXELS = 512 * 512
 """Up to here a PNG is decoded in a few milliseconds; the event loop can wait for that."""
 _SMALL_BYTES = 2**20
 _SMALL_MODEL_S = 0.005
+_NUMBER = re.compile(r"[0-9.eE+-]{1,32}")
+"""What may be one: Python's `float` takes spaces, underscores and other alphabets' digits, too."""
 
 
 class RawRoute(APIRoute):
@@ -120,6 +124,25 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
                     "maximum": _MOST_TOP,
                     "default": _DEFAULT_TOP,
                 },
+            },
+            {
+                "name": "cascade",
+                "in": "query",
+                "description": "Confidence below which the student's teacher answers in its place, or `off`; "
+                "left out, the traffic policy decides",
+                "schema": {
+                    "oneOf": [
+                        {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                        {"type": "string", "enum": ["off"]},
+                    ]
+                },
+            },
+            {
+                "name": CANARY_HEADER,
+                "in": "header",
+                "description": "What the client calls itself, such as a user's id: while the traffic policy "
+                "has a canary, the same key gets the same student",
+                "schema": {"type": "string"},
             },
             {
                 "name": DEADLINE_HEADER,
@@ -295,20 +318,36 @@ def options_of(query: bytes, deadline: str | None, began: float) -> Options:
         RequestValidationError: a value of the query is wrong.
         InvalidDeadline: the header is no whole number of milliseconds above 0.
     """
-    return Options(began, _top(query) if query else _DEFAULT_TOP, deadline_of(deadline, began))
+    due = deadline_of(deadline, began)
+    if not query:
+        return Options(began, _DEFAULT_TOP, due)
+    given = QueryParams(query)
+    return Options(began, _top(given), due, _threshold(given))
 
 
-def _top(query: bytes) -> int:
-    given = QueryParams(query).get("top", str(_DEFAULT_TOP))
+def _top(query: QueryParams) -> int:
+    given = query.get("top", str(_DEFAULT_TOP))
     if given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= _MOST_TOP:
         return int(given)
-    raise RequestValidationError(
-        [
-            {
-                "type": "int_range",
-                "loc": ("query", "top"),
-                "msg": f"top must be a whole number from 1 to {_MOST_TOP}",
-                "input": given,
-            }
-        ]
+    raise _invalid("int_range", "top", f"top must be a whole number from 1 to {_MOST_TOP}", given)
+
+
+def _threshold(query: QueryParams) -> float | None:
+    given = query.get("cascade")
+    if given is None:
+        return None
+    if given == "off":
+        return 0.0
+    try:
+        threshold = float(given) if _NUMBER.fullmatch(given) else math.nan
+    except ValueError:
+        threshold = math.nan
+    if 0 < threshold <= 1:
+        return threshold
+    raise _invalid("threshold", "cascade", "cascade must be a number above 0, 1 at most, or off", given)
+
+
+def _invalid(kind: str, name: str, message: str, given: str) -> RequestValidationError:
+    return RequestValidationError(
+        [{"type": kind, "loc": ("query", name), "msg": message, "input": given[:64]}]
     )

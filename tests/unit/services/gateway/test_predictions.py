@@ -168,6 +168,27 @@ def test_a_broken_form_is_refused(gateway, media_type, body):
     refused(predict(gateway, body, **{"Content-Type": media_type}), 422, "malformed-body")
 
 
+@pytest.mark.parametrize("cascade", ["off", "0.5", "1", "1e-3"])
+def test_a_student_that_is_sure_answers_whatever_the_cascade_is(gateway, cascade):
+    gateway.promote("digits-1", mlp_onnx(favourite=7))
+    path = f"/v1/predictions?cascade={cascade}"
+    (prediction,) = answered(predict(gateway, image_file(), path=path)).predictions
+    assert (prediction.predicted, prediction.answered_by) == ("7", "student")
+
+
+@pytest.mark.parametrize(
+    "cascade", ["0", "-0.1", "1.01", "on", "", "nan", "inf", "0.9_5", " 0.9", "٠.٩", "9" * 5000]
+)
+def test_a_cascade_that_is_no_threshold_is_refused(gateway, cascade):
+    gateway.promote("digits-1")
+    answer = gateway.client.post(
+        "/v1/predictions", params={"cascade": cascade}, content=image_file(), headers=PNG_TYPE
+    )
+    problem = refused(answer, 422, "request-invalid")
+    assert len(answer.content) < 2000
+    assert "cascade must be a number above 0, 1 at most, or off" in str(problem)
+
+
 @pytest.mark.parametrize("top", ["0", "-1", "1001", "many", "1.5", "", "٣", "9" * 5000])
 def test_a_top_that_is_no_count_is_refused(gateway, top):
     gateway.promote("digits-1")
