@@ -24,6 +24,7 @@ from services.gateway.state import Gateway
 from services.gateway.traffic.cascade import Escalations
 from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
+from services.gateway.traffic.shadow import Shadow
 from services.gateway.traffic.teacher import TeacherAsker
 from services.gateway.transfer_sets import TransferSets
 from services.gateway.uploads import clear_old_uploads
@@ -96,8 +97,17 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
     live = Live(store, threads=settings.threads)
     versions = Versions(store, live, threads=settings.threads, most=settings.max_loaded)
     traffic = Traffic(store, live, versions)
+    keeper = Keeper(store.kept, lambda: traffic.policy.keeping)
     counting = metrics.Counting()
     batches = Batches(most_waiting=settings.max_queued, observers=(counting.observe,))
+    shadow = Shadow(
+        batches,
+        traffic,
+        live,
+        teacher_urls=settings.teacher_url,
+        differ=lambda student, pixels: keeper.offer(student, pixels, "disagreed"),
+    )
+    traffic.on_change.append(shadow.follow)
     gateway = Gateway(
         settings=settings,
         jobs=JobService(jobs, dispatcher, catalogue),
@@ -110,7 +120,8 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         versions=versions,
         models=Models(store.students, store.root / "students"),
         traffic=traffic,
-        keeper=Keeper(store.kept, lambda: traffic.policy.keeping),
+        keeper=keeper,
+        shadow=shadow,
         draining=Draining(),
         batches=batches,
         counting=counting,
@@ -167,5 +178,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         gateway.batches.stop()
         await gateway.escalations.close()
         gateway.counting.flush()
+        await asyncio.to_thread(gateway.shadow.stop)
         await asyncio.to_thread(gateway.keeper.stop)
         gateway.versions.close()

@@ -91,7 +91,7 @@ class _Series:
 
     def __init__(self, student: StudentSession, role: str) -> None:
         self._labels = student.version, role
-        self._names = student.classes
+        self.names = student.classes
         self._model = MODEL_SECONDS.labels(*self._labels)
         self._confidence = CONFIDENCE.labels(*self._labels)
         self._classes: dict[int, Counter] = {}
@@ -119,7 +119,7 @@ class _Series:
     def _class(self, index: int) -> Counter:
         if index < MOST_CLASSES and _Series.total < _MOST_SERIES:
             _Series.total += 1
-            found = self._classes[index] = CLASSES.labels(*self._labels, self._names[index])
+            found = self._classes[index] = CLASSES.labels(*self._labels, self.names[index])
             return found
         if self._rest is None:
             self._rest = CLASSES.labels(*self._labels, "")
@@ -132,7 +132,8 @@ _series: dict[tuple[str, str], _Series] = {}
 def _series_of(student: StudentSession, role: str) -> _Series:
     key = student.version, role
     found = _series.get(key)
-    if found is None:
+    # A version that was deleted may come again, with other classes.
+    if found is None or (found.names is not student.classes and found.names != student.classes):
         found = _series[key] = _Series(student, role)
     return found
 
@@ -171,7 +172,7 @@ class Counting:
 
     def _count(self) -> None:
         calls, self._calls, self._images = self._calls, [], 0
-        students = {answered.batch[0].student for answered in calls}
+        students = dict.fromkeys(answered.batch[0].student for answered in calls)
         for student in students:
             own = [answered for answered in calls if answered.batch[0].student is student]
             _count(student, own if len(students) > 1 else calls)

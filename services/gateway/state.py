@@ -16,6 +16,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.traffic.cascade import Escalations
 from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
+from services.gateway.traffic.shadow import Shadow
 from services.gateway.transfer_sets import TransferSets
 from services.gateway.versions import Versions
 from shared.artefacts.store import ArtefactStore
@@ -38,6 +39,8 @@ class Gateway:
     models: Models
     """Names and versions of the students in the store."""
     traffic: Traffic
+    shadow: Shadow
+    """Shows copies of requests to others, where the policy says so."""
     keeper: Keeper
     """Takes images that the student was not sure of, where the policy says so."""
     draining: Draining

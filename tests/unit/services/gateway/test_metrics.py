@@ -12,10 +12,8 @@ from services.gateway.metrics import Counting
 
 
 class Student:
-    classes = ("zero", "one", "two")
-
-    def __init__(self, version):
-        self.version = version
+    def __init__(self, version, classes=("zero", "one", "two")):
+        self.version, self.classes = version, classes
 
 
 def call(who, probabilities, *, waited_s=0.002, decode_s=0.0005, model_s=0.001, encode_s=0.0001):
@@ -130,3 +128,11 @@ def test_classes_of_many_students_are_bounded_together(who, monkeypatch):
         counted("imago_predicted_class_total", student=who.version, role="answer", **{"class": "zero"}) == 1
     )
     assert counted("imago_predicted_class_total", student=other.version, role="answer", **{"class": ""}) == 1
+
+
+def test_a_version_that_comes_again_with_other_classes_is_counted_by_them(who):
+    count(call(who, [[1, 0, 0]]))
+    count(call(Student(who.version, ("ant", "bee", "cat", "dog")), [[0, 0, 0, 1]]))
+    labels = {"student": who.version, "role": "answer"}
+    assert counted("imago_predicted_class_total", **labels, **{"class": "zero"}) == 1
+    assert counted("imago_predicted_class_total", **labels, **{"class": "dog"}) == 1
