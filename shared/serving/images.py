@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from PIL import Image
 
 from shared.contracts.images import ImageInput
 from shared.datasets.images import FORMATS, ImageLimits, decode_image, to_input
-from shared.serving.png import plain_pixels
+from shared.serving.png import PlainPng
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -44,11 +45,22 @@ def pixels(image: EncodedImage, size: ImageInput, limits: ImageLimits) -> bytes:
         InvalidImage: it is no image, or not whole.
         ImageTooLarge: it is over a limit.
     """
-    if len(image.data) <= limits.size_bytes and size.height * size.width <= limits.pixels:
-        found = plain_pixels(image.data, size)
-        if found is not None:
-            return found
+    found = plain_pixels(image.data, _plain(size), limits)
+    if found is not None:
+        return found
     return to_input(decode_image(image.data, limits, file=image.file), size).tobytes()
+
+
+def plain_pixels(data: bytes, plain: PlainPng, limits: ImageLimits) -> bytes | None:
+    """Return what `pixels` gives of a plain PNG of the right size, None for anything else."""
+    if len(data) <= limits.size_bytes and plain.image_pixels <= limits.pixels:
+        return plain.pixels(data)
+    return None
+
+
+@cache
+def _plain(size: ImageInput) -> PlainPng:
+    return PlainPng(size)
 
 
 def decode(images: Sequence[EncodedImage], size: ImageInput, limits: ImageLimits) -> NDArray[np.uint8]:

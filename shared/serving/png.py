@@ -12,42 +12,55 @@ from PIL import _imaging
 
 from shared.contracts.images import ImageInput
 
-_BEGINNING = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
-_HEADER = struct.Struct(">IIBBBBBI")
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER = struct.Struct(">IIBBBBB")
 _CHUNK = struct.Struct(">I4s")
+_FIRST_CHUNK = len(_SIGNATURE) + 8 + _HEADER.size + 4
+_END = b"\0\0\0\0IEND\xaeB`\x82"
 _MODES = {1: ("L", 0), 3: ("RGB", 2)}
 """By channels: Pillow's mode and the colour type of a PNG."""
-_FIRST_CHUNK = len(_BEGINNING) + _HEADER.size
 _ENDED = -1
 """What the decoder answers when it has all pixels and the stream has ended as it should."""
 
 
-def plain_pixels(data: bytes, size: ImageInput) -> bytes | None:
-    """Return the pixels of a plain PNG of exactly this size, row by row, or None for anything else.
+class PlainPng:
+    """Decodes plain PNGs of one size. Its methods may be called from several threads at once."""
 
-    The cost is bounded by `size`: the decoder stops when it has its rows, whatever the stream holds.
-    """
-    mode, colour = _MODES.get(size.channels, ("", -1))
-    if not data.startswith(_BEGINNING) or len(data) < _FIRST_CHUNK:
-        return None
-    width, height, depth, found, _, _, interlaced, checksum = _HEADER.unpack_from(data, len(_BEGINNING))
-    # Compression and filter method are left to the checksum and to Pillow: there is only one of each.
-    if (width, height, depth, found, interlaced) != (size.width, size.height, 8, colour, 0):
-        return None
-    if data[26:28] != b"\0\0" or zlib.crc32(data[12:29]) != checksum:
-        return None
-    packed = _packed(data)
-    if packed is None:
-        return None
-    image = _imaging.new(mode, (width, height))
-    decoder = _imaging.zip_decoder(mode, mode, 0)
-    decoder.setimage(image, (0, 0, width, height))
-    if decoder.decode(packed) != (_ENDED, 0):
-        return None
-    encoder = _imaging.raw_encoder(mode, mode, 0, 1)
-    encoder.setimage(image, (0, 0, width, height))
-    pixels: bytes = encoder.encode(size.values)[2]
-    return pixels
+    def __init__(self, size: ImageInput) -> None:
+        self._size = size.width, size.height
+        self._box = 0, 0, size.width, size.height
+        self._values = size.values
+        self.image_pixels = size.height * size.width
+        """Of one image."""
+        self._beginnings: tuple[bytes, ...] = ()
+        if size.channels in _MODES:
+            self._mode, colour = _MODES[size.channels]
+            # Such a file can begin in one way only: 8 bits, not interlaced.
+            header = b"IHDR" + _HEADER.pack(size.width, size.height, 8, colour, 0, 0, 0)
+            checksum = zlib.crc32(header).to_bytes(4, "big")
+            self._beginnings = (_SIGNATURE + b"\0\0\0\r" + header + checksum,)
+
+    def pixels(self, data: bytes) -> bytes | None:
+        """Return the pixels of a plain PNG of exactly this size, row by row, or None for anything else.
+
+        The cost is bounded by the size: the decoder stops when it has its rows, whatever the stream holds.
+        """
+        if not data.startswith(self._beginnings):
+            return None
+        packed = _packed(data)
+        if packed is None:
+            return None
+        mode = self._mode
+        # A new one each time, all zeros: rows that a stream lacks are black, and never another client's.
+        image = _imaging.new(mode, self._size)
+        decoder = _imaging.zip_decoder(mode, mode, 0)
+        decoder.setimage(image, self._box)
+        if decoder.decode(packed) != (_ENDED, 0):
+            return None
+        encoder = _imaging.raw_encoder(mode, mode, 0, 1)
+        encoder.setimage(image, self._box)
+        pixels: bytes = encoder.encode(self._values)[2]
+        return pixels
 
 
 def _packed(data: bytes) -> bytes | None:
@@ -57,11 +70,11 @@ def _packed(data: bytes) -> bytes | None:
     while at + 12 <= len(data):
         length, kind = _CHUNK.unpack_from(data, at)
         end = at + 8 + length
-        if data[end : end + 4] != zlib.crc32(data[at + 4 : end]).to_bytes(4, "big"):
-            return None
         if kind == b"IDAT":
+            if data[end : end + 4] != zlib.crc32(data[at + 4 : end]).to_bytes(4, "big"):
+                return None
             pieces.append(data[at + 8 : end])
-        elif kind == b"IEND" and length == 0:
+        elif data[at : at + 12] == _END:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         else:
             return None

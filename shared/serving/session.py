@@ -22,6 +22,7 @@ from shared.contracts.students import SAMPLES, StudentCard
 from shared.errors import Corrupt, InputMismatch, StudentUnusable
 from shared.serving.ensemble import EnsembleGraph
 from shared.serving.graph import Graph
+from shared.serving.png import PlainPng
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class StudentSession:
         The least of several: what a call costs where nothing else runs on the machine."""
         self.seconds_per_image = 0.0
         """The same of a call with several images, by their number."""
+        self.plain_png = PlainPng(self.input)
+        """Decodes images that come as this student takes them."""
         self._model = model
 
     @classmethod

@@ -145,9 +145,10 @@ def call(batch: list[Asked]) -> Found | Exception:
     try:
         probabilities = student.probabilities(stacked(decoded, student.input))
         model_s = time.perf_counter() - began
-        top = max(asked.top for asked in batch)
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-        ranked = np.take_along_axis(probabilities, order, axis=1)
+        top = batch[0].top if len(batch) == 1 else max(asked.top for asked in batch)
+        order = (-probabilities).argsort(axis=1, kind="stable")[:, :top]
+        # What `np.take_along_axis` does, in a tenth of its time for a few images.
+        ranked = probabilities[np.arange(len(order))[:, None], order]
         return Found(order.tolist(), ranked.tolist(), probabilities, began, model_s)
     except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
         return error

@@ -8,13 +8,17 @@ which gives the same answers. Tests send the same requests both ways.
 """
 
 import logging
+import math
 import time
+from collections.abc import Sequence
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.gateway.errors import STATUSES
-from services.gateway.hot.asked import DEADLINE_HEADER, Options
+from services.gateway.hot import heads
+from services.gateway.hot.asked import DEADLINE_HEADER, Asked, Options
+from services.gateway.hot.heads import Head
 from services.gateway.routes.predictions import (
     CANARY_HEADER,
     IMAGE_TYPES,
@@ -30,7 +34,7 @@ from shared import logs
 from shared.adapters.web.boundary import Tally, request_id_of
 from shared.adapters.web.problems import CLIENT_GONE, refusal
 from shared.errors import DistillationError, NoImages
-from shared.serving.images import EncodedImage
+from shared.serving.images import EncodedImage, plain_pixels
 from shared.serving.session import StudentSession
 
 log = logging.getLogger(__name__)
@@ -46,6 +50,9 @@ _DEADLINE = DEADLINE_HEADER.lower().encode()
 _CANARY = CANARY_HEADER.lower().encode()
 _STUDENT = STUDENT_HEADER.lower().encode()
 
+_NO_FILE = (None,)
+_NEVER = math.inf
+
 _tally = Tally(PATH, "POST")
 
 
@@ -56,11 +63,53 @@ class HotProtocol(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._gateway = _gateway_of(self.app)
         self._taking: _Exchange | None = None
+        self._missing = 0
+        """Bytes that the body of `_taking` lacks, where its head was known and the parser is passed by."""
+        self._parsing = False
+        """Whether the parser has begun a request and not ended it."""
+        self._head: bytes | None = None
+        """With which the data begins that the parser is given, where it may be worth keeping."""
+        self._quiet_since = _NEVER
+        """When the last answer ended, by the event loop's clock, if nothing came since."""
         self.last = False
         """Whether the next answer is the last one of the connection."""
 
+    def data_received(self, data: bytes) -> None:
+        """Take what has come: a request whose head is known here and now, all else by the parser."""
+        if self._missing:
+            self._take(data)
+            return
+        head = None
+        if not self._parsing and (self.cycle is None or self.cycle.response_complete):
+            head = heads.head_of(data)
+            found = None if head is None else heads.known(head)
+            gateway = self._gateway
+            if head and found and gateway and self._may_take(found.length):
+                self._begin(_Exchange(self, gateway, found))
+                self._missing = found.length
+                self._take(data[len(head) :])
+                return
+        self._head = head
+        super().data_received(data)
+
+    def _take(self, data: bytes) -> None:
+        """Take a piece of the body of a request whose head was known."""
+        exchange = self._taking
+        assert exchange is not None
+        lacking = self._missing
+        self._missing = max(0, lacking - len(data))
+        if data:
+            exchange.pieces.append(data if len(data) <= lacking else data[:lacking])
+        if self._missing:
+            return
+        self._taking = None
+        exchange.answer()
+        if len(data) > lacking:
+            self.data_received(data[lacking:])
+
     def on_message_begin(self) -> None:
         """Begin a request; the scope of ASGI is made where it is needed."""
+        self._parsing = True
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -68,12 +117,14 @@ class HotProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take the request, or pass it on."""
         url = self.url
+        given, self._head = self._head, None
         if url.startswith(_PATH) and (url == _PATH or url.startswith(_QUERY)):
-            exchange = self._exchange()
-            if exchange is not None:
-                # In the place of uvicorn's own: pipelining, draining and time-outs then work as ever.
-                self.cycle = cast(Any, exchange)
-                self._taking = exchange
+            head = self._plain_head()
+            if head is not None:
+                assert self._gateway is not None
+                if given is not None:
+                    heads.keep(given, head)
+                self._begin(_Exchange(self, self._gateway, head))
                 return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -92,6 +143,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Answer: the request is whole."""
+        self._parsing = False
         if self._taking is None:
             super().on_message_complete()
             return
@@ -103,7 +155,44 @@ class HotProtocol(HttpToolsProtocol):
         if self._taking is not None:
             exchange, self._taking = self._taking, None
             exchange.count(CLIENT_GONE)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         super().connection_lost(exc)
+
+    # A timer for each answer, made and cancelled again, is a tenth of what uvicorn spends on a request. Here
+    # a connection has one, which looks when it rings whether the connection was quiet for so long.
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request that has come, or wait for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._quiet_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._ring_in(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._quiet_since = _NEVER
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End the connection if it was quiet for long enough."""
+        self.timeout_keep_alive_task = None
+        if self._quiet_since == _NEVER:
+            return  # the next answer sets the timer
+        left_s = self._quiet_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._ring_in(left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _ring_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def shutdown(self) -> None:
         """End the connection without losing a request that is on its way already.
@@ -117,15 +206,27 @@ class HotProtocol(HttpToolsProtocol):
         self.last = True
         self.loop.call_later(_FAREWELL_S, self.shutdown)
 
-    def _exchange(self) -> "_Exchange | None":
-        """Return what takes the request, or None where it is not as plain as can be."""
+    def _begin(self, exchange: "_Exchange") -> None:
+        # In the place of uvicorn's own: pipelining, draining and time-outs then work as ever.
+        self.cycle = cast(Any, exchange)
+        self._taking = exchange
+        self._quiet_since = _NEVER
+
+    def _may_take(self, length: int) -> bool:
+        gateway = self._gateway
+        return (
+            gateway is not None
+            and not self.flow.write_paused
+            and 0 <= length <= min(_MOST_BYTES, gateway.settings.max_prediction_bytes)
+        )
+
+    def _plain_head(self) -> Head | None:
+        """Return what the parser has read, or None where it is not as plain as can be."""
         parser = self.parser
         if (
-            self._gateway is None
-            or parser.get_method() != b"POST"
+            parser.get_method() != b"POST"
             or (self.cycle is not None and not self.cycle.response_complete)
             or self.expect_100_continue
-            or self.flow.write_paused
             or not parser.should_keep_alive()
             or parser.should_upgrade()
             or parser.get_http_version() != "1.1"
@@ -148,9 +249,9 @@ class HotProtocol(HttpToolsProtocol):
                 deadline = value.decode("latin-1") if deadline is None else deadline
             elif name == _CANARY:
                 key = value.decode("latin-1") if key is None else key
-        if not 0 <= length <= min(_MOST_BYTES, self._gateway.settings.max_prediction_bytes):
+        if not self._may_take(length):
             return None
-        return _Exchange(self, self._gateway, self.url[len(_QUERY) :], identifier, deadline, key)
+        return Head(self.url[len(_QUERY) :], length, identifier, deadline, key)
 
 
 class _Exchange:
@@ -158,12 +259,10 @@ class _Exchange:
 
     __slots__ = (
         "_began",
-        "_deadline",
         "_gateway",
+        "_head",
         "_identifier",
-        "_key",
         "_protocol",
-        "_query",
         "_student",
         "disconnected",
         "keep_alive",
@@ -171,15 +270,7 @@ class _Exchange:
         "response_complete",
     )
 
-    def __init__(
-        self,
-        protocol: HotProtocol,
-        gateway: Gateway,
-        query: bytes,
-        identifier: str | None,
-        deadline: str | None,
-        key: str | None,
-    ) -> None:
+    def __init__(self, protocol: HotProtocol, gateway: Gateway, head: Head) -> None:
         self.response_complete = False
         self.disconnected = False
         self.keep_alive = not protocol.last
@@ -187,10 +278,8 @@ class _Exchange:
         self._began = time.perf_counter()
         self._protocol = protocol
         self._gateway = gateway
-        self._query = query
-        self._identifier = request_id_of(identifier)
-        self._deadline = deadline
-        self._key = key
+        self._head = head
+        self._identifier = request_id_of(head.identifier)
         self._student: StudentSession | None = None
 
     @property
@@ -204,14 +293,17 @@ class _Exchange:
     def answer(self) -> None:
         """Answer now, or with the next call of the student."""
         try:
-            options = options_of(self._query, self._deadline, self._began)
+            head = self._head
+            options = options_of(head.query, head.deadline, self._began)
             if not self.pieces:
                 raise NoImages("the body is empty")
             data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
             self.pieces = []
-            images = (EncodedImage(data),)
             gateway = self._gateway
-            self._student = student = gateway.traffic.student(self._key)
+            self._student = student = gateway.traffic.student(head.key)
+            if self._ask_plain(student, data, options):
+                return
+            images = (EncodedImage(data),)
             if is_small(student, images):
                 ask(gateway, student, images, options, self._done)
                 return
@@ -222,6 +314,31 @@ class _Exchange:
         tasks = self._protocol.tasks  # uvicorn waits for them when it stops
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+    def _ask_plain(self, student: StudentSession, data: bytes, options: Options) -> bool:
+        """Ask about an image that comes as the student takes it, or return False; as `ask` does."""
+        gateway = self._gateway
+        decoding = time.perf_counter()
+        pixels = plain_pixels(data, student.plain_png, gateway.image_limits)
+        if pixels is None:
+            return False
+        decode_s = time.perf_counter() - decoding
+        gateway.batches.need_room(student, 1)
+        threshold = options.threshold
+        if threshold is None:
+            threshold = gateway.traffic.threshold(student)
+        gateway.batches.submit(
+            Asked(
+                student,
+                (pixels,),
+                _NO_FILE,
+                options,
+                decode_s=decode_s,
+                done=self._done,
+                threshold=threshold,
+            )
+        )
+        return True
 
     def count(self, status: int) -> None:
         """Count the answer, with all those of this turn of the event loop."""
@@ -243,8 +360,7 @@ class _Exchange:
             self._refuse(found)
             return
         assert self._student is not None
-        head = b"content-type: application/json\r\n%b: %b\r\n" % (_STUDENT, self._student.version.encode())
-        self._send(200, head, found)
+        self._send(200, _answer_head(self._protocol.server_state.default_headers, self._student), found)
 
     def _refuse(self, error: Exception) -> None:
         token = logs.request_id.set(self._identifier)
@@ -254,7 +370,9 @@ class _Exchange:
                 log.error("unhandled error", extra={"path": PATH}, exc_info=error)
         finally:
             logs.request_id.reset(token)
-        head = b"".join(b"%b: %b\r\n" % pair for pair in response.raw_headers if pair[0] != b"content-length")
+        headers = [pair for pair in response.raw_headers if pair[0] != b"content-length"]
+        default = self._protocol.server_state.default_headers
+        head = _lines(response.status_code, [*default, *headers])
         self._send(response.status_code, head, bytes(response.body))
 
     def _send(self, status: int, head: bytes, body: bytes) -> None:
@@ -263,17 +381,33 @@ class _Exchange:
         self.count(status)
         if self.disconnected:
             return
-        lines = [STATUS_LINE[status]]
-        for pair in protocol.server_state.default_headers:  # the date
-            lines.append(b"%b: %b\r\n" % pair)
-        lines.append(head)
-        lines.append(b"content-length: %d\r\nx-request-id: %b\r\n" % (len(body), self._identifier.encode()))
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        lines.append(body)
-        protocol.transport.write(b"".join(lines))
+        ends = b"" if self.keep_alive else b"connection: close\r\n"
+        protocol.transport.write(
+            b"%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
+            % (head, len(body), self._identifier.encode(), ends, body)
+        )
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
+
+
+_answers: tuple[object, object, bytes] = (None, None, b"")
+"""The head of the last answer, with the default headers and the student that it was made of."""
+
+
+def _answer_head(default: list[tuple[bytes, bytes]], student: StudentSession) -> bytes:
+    """Return what all answers of a student within a second have in common; the date is new each second."""
+    global _answers
+    made_of, of, head = _answers
+    if made_of is not default or of is not student:
+        version = student.version.encode()
+        head = _lines(200, [*default, (b"content-type", b"application/json"), (_STUDENT, version)])
+        _answers = default, student, head
+    return head
+
+
+def _lines(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % pair for pair in headers)
 
 
 def _gateway_of(app: Any) -> Gateway | None:

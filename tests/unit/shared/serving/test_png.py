@@ -13,9 +13,13 @@ from PIL import Image
 from shared.contracts.images import ImageInput
 from shared.datasets.images import ImageLimits, decode_image, to_input
 from shared.errors import DistillationError
-from shared.serving.png import plain_pixels
+from shared.serving.png import PlainPng
 
 GREY, RGB = ImageInput(height=9, width=11, channels=1), ImageInput(height=9, width=11, channels=3)
+
+
+def plain_pixels(data: bytes, size: ImageInput) -> bytes | None:
+    return PlainPng(size).pixels(data)
 
 
 def image(size: ImageInput, seed: int = 0, mode: str | None = None) -> Image.Image:
@@ -140,3 +144,8 @@ def test_a_damaged_file_never_passes_the_short_way_alone(
         assert found == long_way(bytes(data), GREY)
     except DistillationError as error:
         raise AssertionError("the long way refuses it") from error
+
+
+def test_of_images_with_other_channels_none_is_plain():
+    size = ImageInput(height=9, width=11, channels=4)
+    assert plain_pixels(png(image(RGB, mode="RGBA")), size) is None

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -25,11 +26,11 @@ from tests.support.student_bundles import mlp_onnx, write_bundle
 
 
 @contextmanager
-def serving(settings: GatewaySettings, http_class: object) -> Iterator[str]:
+def serving(settings: GatewaySettings, http_class: object, **more: object) -> Iterator[str]:
     app = create_app(settings, jobs=MemoryJobStore(), dispatcher=MemoryDispatcher())
     config = uvicorn.Config(
         app, port=0, http=http_class, log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=5, **more,
     )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -84,6 +85,9 @@ ALIKE = {
     "an empty query": (PATH + "?", IMAGE, {}),
     "another parameter": (PATH + "?x=1", IMAGE, {}),
     "a wrong count": (PATH + "?top=many", IMAGE, {}),
+    "no cascade": (PATH + "?cascade=off", IMAGE, {}),
+    "a cascade for nothing": (PATH + "?top=2&cascade=0.95", IMAGE, {}),
+    "a wrong cascade": (PATH + "?cascade=1.5", IMAGE, {}),
     "a deadline": (PATH, IMAGE, {"X-Deadline-Ms": "60000"}),
     "a wrong deadline": (PATH, IMAGE, {"X-Deadline-Ms": "soon"}),
     "another size": (PATH, image_file(40, 60), {}),
@@ -159,6 +163,113 @@ def test_a_body_that_comes_byte_by_byte_is_answered(hosts, taken):
     assert taken == [200]
 
 
+def received(client: socket.socket) -> tuple[bytes, bytes]:
+    """Return status line and body of the next answer, the body without its timing."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = client.recv(1)
+        assert byte
+        head += byte
+    length = int(re.search(rb"content-length: (\d+)", head)[1])
+    body = b""
+    while len(body) < length:
+        body += client.recv(length - len(body))
+    return head.partition(b"\r\n")[0], re.sub(rb'"timing":.*|"request_id":.*', b"", body)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The URLs of the requests that the HTTP parser has read."""
+    found: list[bytes] = []
+    on_headers_complete = HotProtocol.on_headers_complete
+
+    def noted(connection: HotProtocol) -> None:
+        found.append(connection.url)
+        on_headers_complete(connection)
+
+    monkeypatch.setattr(HotProtocol, "on_headers_complete", noted)
+    return found
+
+
+def raw(path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    lines = PNG_TYPE | headers | {"Content-Length": str(len(body))}
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items())
+    return head.encode() + b"\r\n" + body
+
+
+@pytest.mark.parametrize("case", [case for case in ALIKE if case != "nothing"])
+@pytest.mark.parametrize("cut", [0, 1, -1])
+def test_a_request_that_came_before_is_answered_alike_without_the_parser(hosts, case, cut, parsed, taken):
+    """In one piece, with one byte of its body in the first, or with all but one."""
+    request = raw(*ALIKE[case])
+    at = len(request) - (len(ALIKE[case][1]) - cut if cut >= 0 else -cut) if cut else len(request)
+    host, port = hosts["short"].split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(request)
+        first = received(client)
+        read = len(parsed)
+        client.sendall(request[:at])
+        if at < len(request):
+            time.sleep(0.01)  # only so that it comes apart; together it is answered as well
+            client.sendall(request[at:])
+        assert received(client) == first
+    assert read <= 1
+    assert len(parsed) == read
+    assert len(taken) == 2
+
+
+def test_what_comes_after_a_request_whose_head_is_known_is_answered_next(hosts, parsed):
+    known, other = raw(PATH + "?top=2", IMAGE, {}), b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    host, port = hosts["short"].split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(known)
+        first = received(client)
+        parsed.clear()
+        client.sendall(known + other + known)
+        assert received(client) == first
+        assert received(client)[0] == b"HTTP/1.1 200 OK"
+        assert received(client) == first
+    assert parsed[0] == b"/health/live"
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_body_is_counted_as_gone(hosts, taken):
+    request = raw(PATH + "?top=4", IMAGE, {})
+    host, port = hosts["short"].split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(request)
+        received(client)
+        client.sendall(request[:-5])
+    until = time.monotonic() + 20
+    while len(taken) < 2 and time.monotonic() < until:
+        time.sleep(0.005)
+    assert taken == [200, 499]
+
+
+def test_a_quiet_connection_is_ended(tmp_path):
+    with (
+        serving(GatewaySettings(state_dir=tmp_path), HotProtocol, timeout_keep_alive=0.2) as host,
+        socket.create_connection((host.split(":")[0], int(host.split(":")[1])), timeout=20) as client,
+    ):
+        for _ in range(2):
+            client.sendall(raw(PATH, IMAGE, {}))
+            assert received(client)[0].startswith(b"HTTP/1.1 503")
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize(("quiet_s", "rings_in", "ends"), [(2.0, 3.0, False), (5.0, None, True)])
+def test_the_timer_of_a_connection_rings_again_until_it_was_quiet_for_long_enough(quiet_s, rings_in, ends):
+    connection = HotProtocol.__new__(HotProtocol)
+    calls: list[float] = []
+    closed: list[bool] = []
+    connection.loop = SimpleNamespace(time=lambda: 100.0, call_later=lambda s, _handler: calls.append(s))
+    connection.transport = SimpleNamespace(is_closing=lambda: False, close=lambda: closed.append(True))
+    connection.timeout_keep_alive = 5
+    connection._quiet_since = 100.0 - quiet_s
+    connection.timeout_keep_alive_handler()
+    assert calls == ([] if rings_in is None else [rings_in])
+    assert bool(closed) is ends
+
+
 def test_answers_of_the_short_way_are_counted_as_all_others_are(hosts):
     def counted() -> float:
         text = httpx.get(f"http://{hosts['short']}/metrics").text
@@ -181,7 +292,7 @@ def test_what_nobody_foresaw_is_a_500_that_the_log_explains(hosts, monkeypatch, 
     def fails(*_args: object, **_more: object) -> None:
         raise RuntimeError("nobody foresaw this")
 
-    monkeypatch.setattr(protocol, "ask", fails)
+    monkeypatch.setattr(protocol, "plain_pixels", fails)
     with caplog.at_level(logging.ERROR):
         found = httpx.post(f"http://{hosts['short']}{PATH}", content=IMAGE, headers=PNG_TYPE)
     refused_unforeseen(found)
