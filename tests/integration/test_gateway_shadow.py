@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -88,6 +89,7 @@ def counted(client: httpx.Client, images: int) -> bool:
 
 def test_a_comparison_is_what_was_sent_to_all_processes_also_to_one_that_died(gateway, client, store):
     assert gateway.process is not None
+    began = psutil.Process(gateway.process.pid).create_time()
     children = psutil.Process(gateway.process.pid).children()
     servers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
     assert len(servers) == 2
@@ -107,6 +109,7 @@ def test_a_comparison_is_what_was_sent_to_all_processes_also_to_one_that_died(ga
     until(lambda: counted(client, IMAGES))
 
     told = comparison(client)
+    assert datetime.fromtimestamp(began, UTC) <= told.since <= datetime.now(UTC)
     assert told.against_live is not None
     assert (told.role, told.live, told.answered_images) == ("shadow", "digits-1", 0)
     assert told.against_live.compared == IMAGES
