@@ -6,7 +6,7 @@ live student answers. Refusals have the protocol's form, see `oip.refusals`.
 
 import math
 import time
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from typing import Any, Final
 
@@ -128,13 +128,54 @@ _INFER_RESPONSES: Final = {
 }
 
 
+# --- inference ---------------------------------------------------------------------------------------------
+# Routes are tried in this order, and of two decorators the lower one is first.
+
+
+@router.post(
+    f"{VERSION}/infer",
+    summary="Ask a version",
+    response_model=InferenceResponse,
+    responses=_INFER_RESPONSES,
+    openapi_extra=_INFER | {"parameters": [*_NAMED_VERSION["parameters"], *_INFER["parameters"]]},
+    name="infer_version",
+)
+@router.post(
+    f"{MODEL}/infer",
+    summary="Ask the live student",
+    response_model=InferenceResponse,
+    responses=_INFER_RESPONSES,
+    openapi_extra=_INFER | {"parameters": [*_NAMED["parameters"], *_INFER["parameters"]]},
+    name="infer",
+)
+async def infer(request: Request) -> Response:
+    """Answer `probabilities` at T = 1, `logits` or `predicted` for raw pixels or encoded images."""
+    began = time.perf_counter()
+    gateway: Gateway = request.app.state.gateway
+    headers = request.headers
+    deadline = deadline_of(headers.get(DEADLINE_HEADER), began)
+    coding = coding_of(headers.get("Content-Encoding"))
+    student = await _student(request)
+    wanted = await read(gateway, student, await request.body(), headers.get(HEADER_LENGTH), coding)
+    if wanted.timeout_s is not None:
+        deadline = min(began + wanted.timeout_s, deadline or math.inf)
+    body, header_length = await answer(gateway, student, wanted, Options(began, wanted.top, deadline))
+    told = {STUDENT_HEADER: student.version}
+    if header_length is not None:
+        told[HEADER_LENGTH] = str(header_length)
+    if len(body) > ONE_PACKET and (coding := wanted_coding(headers.get("Accept-Encoding"))) is not None:
+        told["Content-Encoding"] = coding
+        body = await in_thread(gateway, partial(deflated, body, coding))
+    return Response(body, media_type=JSON if header_length is None else OCTETS, headers=told)
+
+
 # --- the server --------------------------------------------------------------------------------------------
 
 
 @router.get(PREFIX, summary="What this server is, and what it can do", response_model=ServerMetadata)
 async def server(request: Request) -> Response:
     """Name the server and its extensions of the protocol."""
-    return _json(ServerMetadata(name="imago", version=metadata.version("imago"), extensions=_EXTENSIONS))
+    return _json(ServerMetadata(name="imago", version=_version(), extensions=_EXTENSIONS))
 
 
 @router.get(f"{PREFIX}/health/live", summary="The process lives", response_model=ServerLive)
@@ -211,41 +252,9 @@ async def model_ready(request: Request) -> Response:
     return _json(ModelReady(name=student.card.name), version=student.version)
 
 
-@router.post(
-    f"{MODEL}/infer",
-    summary="Ask the live student",
-    response_model=InferenceResponse,
-    responses=_INFER_RESPONSES,
-    openapi_extra=_INFER | {"parameters": [*_NAMED["parameters"], *_INFER["parameters"]]},
-    name="infer",
-)
-@router.post(
-    f"{VERSION}/infer",
-    summary="Ask a version",
-    response_model=InferenceResponse,
-    responses=_INFER_RESPONSES,
-    openapi_extra=_INFER | {"parameters": [*_NAMED_VERSION["parameters"], *_INFER["parameters"]]},
-    name="infer_version",
-)
-async def infer(request: Request) -> Response:
-    """Answer `probabilities` at T = 1, `logits` or `predicted` for raw pixels or encoded images."""
-    began = time.perf_counter()
-    gateway: Gateway = request.app.state.gateway
-    headers = request.headers
-    deadline = deadline_of(headers.get(DEADLINE_HEADER), began)
-    coding = coding_of(headers.get("Content-Encoding"))
-    student = await _student(request)
-    wanted = await read(gateway, student, await request.body(), headers.get(HEADER_LENGTH), coding)
-    if wanted.timeout_s is not None:
-        deadline = min(began + wanted.timeout_s, deadline or math.inf)
-    body, header_length = await answer(gateway, student, wanted, Options(began, wanted.top, deadline))
-    told = {STUDENT_HEADER: student.version}
-    if header_length is not None:
-        told[HEADER_LENGTH] = str(header_length)
-    if len(body) > ONE_PACKET and (coding := wanted_coding(headers.get("Accept-Encoding"))) is not None:
-        told["Content-Encoding"] = coding
-        body = await in_thread(gateway, partial(deflated, body, coding))
-    return Response(body, media_type=JSON if header_length is None else OCTETS, headers=told)
+@cache
+def _version() -> str:
+    return metadata.version("imago")
 
 
 # --- which student -----------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """Inference by the protocol: the numbers are those of the student, in each form that can be asked for."""
 
+import asyncio
 import base64
 import gzip
 import json
 import time
 import zlib
 
+import httpx
 import numpy as np
 import pytest
 
@@ -188,6 +190,35 @@ def test_a_version_of_another_name_is_not_there(gateway, monkeypatch):
     refused(gateway.client.post(path, json=ask(digits())), 404, "model-not-found")
 
 
+def test_a_canary_answers_its_share_of_what_names_no_version(gateway):
+    gateway.promote("digits-1", mlp_onnx(favourite=1))
+    gateway.publish("digits-2", mlp_onnx(favourite=2))
+    policy = {"canary": {"version": "digits-2", "share": 0.5}}
+    assert gateway.client.put("/v1/traffic", json=policy).status_code == 200
+    for path, expected in {"": {"digits-1", "digits-2"}, "/versions/digits-1": {"digits-1"}}.items():
+        versions = set()
+        for key in range(40):
+            answer = gateway.client.post(
+                f"/v2/models/digits{path}/infer",
+                json=ask(digits()) | wanting({"name": "predicted"}),
+                headers={"X-Canary-Key": str(key)},
+            )
+            found = answered(answer)
+            assert found.outputs[0].data == [found.model_version[-1]]
+            versions.add(found.model_version)
+        assert versions == expected
+
+
+def test_a_version_that_was_deleted_is_not_there_any_more(gateway):
+    gateway.promote("digits-1")
+    gateway.publish("digits-2")
+    path = "/v2/models/digits/versions/digits-2/infer"
+    answered(gateway.client.post(path, json=ask(digits())))
+    assert gateway.client.delete("/v1/students/digits-2").status_code == 204
+    refused(gateway.client.post(path, json=ask(digits())), 404, "model-not-found")
+    assert gateway.client.get("/v2/models/digits").json()["versions"] == ["digits-1"]
+
+
 # --- together with others, and in time ---
 
 
@@ -196,6 +227,28 @@ def test_requests_are_counted_like_predictions(gateway, student):
     gateway.client.post(INFER, json=ask(digits(2)))
     metrics = gateway.client.get("/metrics").text
     assert 'imago_http_requests_total{method="POST",route="/v2/models/{name}/infer",status="200"}' in metrics
+
+
+def test_one_call_of_the_student_answers_both_protocols_together(live, monkeypatch):
+    """What one turn of the event loop brings is one call, whatever route it came by."""
+    parts = live.client.app.app.app.state.gateway
+    calls: list[list[int]] = []
+    monkeypatch.setattr(
+        parts.batches, "observers", [lambda one: calls.append([len(a.pixels) for a in one.batch])]
+    )
+    transport = httpx.ASGITransport(live.client.app)
+
+    async def ask_both() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            return await asyncio.gather(
+                client.post(INFER, json=ask(digits(3))),
+                client.post("/v1/predictions", content=image_file()),
+                client.post(INFER, json=ask(digits(2))),
+            )
+
+    assert [answer.status_code for answer in live.client.portal.call(ask_both)] == [200] * 3
+    assert sorted(sizes for call in calls for sizes in call) == [1, 2, 3]
+    assert len(calls) < 3
 
 
 def test_a_request_that_is_too_late_is_refused(gateway, student, monkeypatch):
