@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Any, Concatenate, Literal, ParamSpec, Self
 
 import httpx
 
@@ -75,6 +75,7 @@ class AsyncClient:
         images: Images,
         *,
         top: int | None = None,
+        cascade: float | Literal["off"] | None = None,
         deadline_s: float | None = None,
         canary_key: str | None = None,
     ) -> PredictionAnswer:
@@ -86,7 +87,9 @@ class AsyncClient:
             if isinstance(given, list)
             else await encoded_async(given)
         )
-        call = endpoints.predictions(taken, top=top, deadline_s=deadline_s, canary_key=canary_key)
+        call = endpoints.predictions(
+            taken, top=top, cascade=cascade, deadline_s=deadline_s, canary_key=canary_key
+        )
         return await self._run(call)
 
     students = _method(endpoints.students)
@@ -94,6 +97,12 @@ class AsyncClient:
     download_student_file = _method(endpoints.download_student_file)
     promote = _method(endpoints.promote)
     rollback = _method(endpoints.rollback)
+    delete_student = _method(endpoints.delete_student)
+    student_comparison = _method(endpoints.student_comparison)
+
+    traffic = _method(endpoints.traffic)
+    set_traffic = _method(endpoints.set_traffic)
+    clear_traffic = _method(endpoints.clear_traffic)
 
     teachers = _method(endpoints.teachers)
     teacher = _method(endpoints.teacher)
@@ -121,6 +130,7 @@ class AsyncClient:
         batch: int = 32,
         in_flight: int = 4,
         top: int | None = None,
+        cascade: float | Literal["off"] | None = None,
         deadline_s: float | None = None,
         canary_key: str | None = None,
     ) -> AsyncIterator[Predicted]:
@@ -135,7 +145,9 @@ class AsyncClient:
                     for one in predicted(await answer, asked, self.base_url):
                         yield one
                     waiting.popleft()
-                call = endpoints.predictions(group, top=top, deadline_s=deadline_s, canary_key=canary_key)
+                call = endpoints.predictions(
+                    group, top=top, cascade=cascade, deadline_s=deadline_s, canary_key=canary_key
+                )
                 waiting.append((len(group), asyncio.create_task(self._run(call))))
             for asked, answer in waiting:
                 for one in predicted(await answer, asked, self.base_url):

@@ -42,8 +42,8 @@ class Call(Generic[T]):
     """What is None is not sent."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Form | None = None
-    repeatable: bool = False
-    """Whether a POST may be sent again where nobody knows if it arrived; GET and PUT always may."""
+    repeatable: bool | None = None
+    """Whether it may be sent again where nobody knows if it arrived; left out, GET and PUT may."""
     answers: frozenset[int] = frozenset()
     """Statuses above 399 that are answers here, not refusals."""
     sink: Sink | None = None
@@ -61,8 +61,9 @@ class Call(Generic[T]):
     @property
     def may_repeat(self) -> bool:
         """Whether it may be sent again where nobody knows if it arrived."""
-        fresh = self.sink is None or not self.sink.written
-        return fresh and (self.repeatable or self.method in ("GET", "PUT"))
+        if self.sink is not None and self.sink.written:
+            return False
+        return self.method in ("GET", "PUT") if self.repeatable is None else self.repeatable
 
 
 def contract(answer: type[ContractT]) -> Callable[[httpx.Response], ContractT]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self
+from typing import Concatenate, Literal, ParamSpec, Self
 
 import httpx
 
@@ -87,6 +87,12 @@ class Client:
     download_student_file = _method(endpoints.download_student_file)
     promote = _method(endpoints.promote)
     rollback = _method(endpoints.rollback)
+    delete_student = _method(endpoints.delete_student)
+    student_comparison = _method(endpoints.student_comparison)
+
+    traffic = _method(endpoints.traffic)
+    set_traffic = _method(endpoints.set_traffic)
+    clear_traffic = _method(endpoints.clear_traffic)
 
     teachers = _method(endpoints.teachers)
     teacher = _method(endpoints.teacher)
@@ -114,6 +120,7 @@ class Client:
         batch: int = 32,
         in_flight: int = 4,
         top: int | None = None,
+        cascade: float | Literal["off"] | None = None,
         deadline_s: float | None = None,
         canary_key: str | None = None,
     ) -> Iterator[Predicted]:
@@ -126,6 +133,7 @@ class Client:
             batch: images in one request, at most; requests end at 16 MiB, too.
             in_flight: requests at the same time, each in a thread of its own.
             top: how many classes to name an image.
+            cascade: as `predict` takes it.
             deadline_s: seconds for one request.
             canary_key: as `predict` takes it.
 
@@ -135,7 +143,9 @@ class Client:
 
         def ask(group: list[Encoded]) -> PredictionAnswer:
             return self._run(
-                endpoints.predictions(group, top=top, deadline_s=deadline_s, canary_key=canary_key)
+                endpoints.predictions(
+                    group, top=top, cascade=cascade, deadline_s=deadline_s, canary_key=canary_key
+                )
             )
 
         waiting: deque[tuple[int, Future[PredictionAnswer]]] = deque()

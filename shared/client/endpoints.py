@@ -6,7 +6,7 @@
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Literal
 
 import httpx
 from pydantic import TypeAdapter
@@ -15,6 +15,7 @@ from shared.client.bodies import Form, Part
 from shared.client.call import Call, Sink, contract, nothing, one_of
 from shared.client.images import Encoded, Images, encoded, one_or_list
 from shared.contracts.base import Contract
+from shared.contracts.comparisons import StudentComparison
 from shared.contracts.datasets import DatasetList, DatasetView
 from shared.contracts.findings import TeacherCheckOrder
 from shared.contracts.health import Liveness, Readiness
@@ -24,6 +25,7 @@ from shared.contracts.reports import Report
 from shared.contracts.specs import JobSpec, TeacherImportSpec, TransferSetJobSpec
 from shared.contracts.students import LiveStudent, StudentCard, StudentList
 from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
+from shared.contracts.traffic import TrafficPolicy, TrafficView
 from shared.contracts.transfer_sets import TransferSetCard, TransferSetPage
 
 _REPORT: Final[TypeAdapter[Report]] = TypeAdapter(Report)
@@ -98,6 +100,7 @@ def predict(
     images: Images,
     *,
     top: int | None = None,
+    cascade: float | Literal["off"] | None = None,
     deadline_s: float | None = None,
     canary_key: str | None = None,
 ) -> Call[PredictionAnswer]:
@@ -107,6 +110,8 @@ def predict(
         images: encoded bytes (PNG, JPEG, WebP), a file, or uint8 pixels (H x W, H x W x 1 or H x W x 3); or
             a sequence of these. `predict_many` is for more than one request takes.
         top: how many classes to name an image; the gateway names five where it is left out.
+        cascade: the teacher answers where the student's confidence is below this, 0 to 1; "off" for never.
+            Left out, the traffic policy decides.
         deadline_s: seconds after which the answer is of no use; then `DeadlineMissed` is raised.
         canary_key: what the caller calls itself: the same key gets the same student while a canary runs.
 
@@ -115,13 +120,14 @@ def predict(
     """
     given = one_or_list(images)
     taken = [encoded(one) for one in given] if isinstance(given, list) else encoded(given)
-    return predictions(taken, top=top, deadline_s=deadline_s, canary_key=canary_key)
+    return predictions(taken, top=top, cascade=cascade, deadline_s=deadline_s, canary_key=canary_key)
 
 
 def predictions(
     images: Encoded | list[Encoded],
     *,
     top: int | None = None,
+    cascade: float | Literal["off"] | None = None,
     deadline_s: float | None = None,
     canary_key: str | None = None,
 ) -> Call[PredictionAnswer]:
@@ -137,7 +143,7 @@ def predictions(
         "POST",
         "/v1/predictions",
         contract(PredictionAnswer),
-        query={"top": top},
+        query={"top": top, "cascade": cascade},
         headers=headers,
         body=body,
         repeatable=True,
@@ -179,6 +185,49 @@ def rollback() -> Call[LiveStudent]:
     return Call("POST", "/v1/students/rollback", contract(LiveStudent))
 
 
+def delete_student(version: str) -> Call[None]:
+    """Delete a student; refused for the live one, and where the traffic policy or a job names it."""
+    return Call("DELETE", "/v1/students/{version}", nothing, {"version": version})
+
+
+def student_comparison(version: str) -> Call[StudentComparison]:
+    """Return how a student does on the traffic beside the live one, its teacher and its card."""
+    route = "/v1/students/{version}/comparison"
+    return Call("GET", route, contract(StudentComparison), {"version": version})
+
+
+# --- traffic -----------------------------------------------------------------------------------------------
+
+
+def traffic() -> Call[TrafficView]:
+    """Return the traffic policy, and why parts of it cannot hold, where they cannot."""
+    return Call("GET", "/v1/traffic", contract(TrafficView))
+
+
+def set_traffic(policy: TrafficPolicy | bytes, *, revision: int | None = None) -> Call[TrafficView]:
+    """Replace the traffic policy as a whole; a part that is left out is off.
+
+    Args:
+        policy: canary, shadow, cascade, keeping; bytes go as they are.
+        revision: the policy to be replaced; refused with 412 where another one is there meanwhile.
+    """
+    return Call(
+        "PUT",
+        "/v1/traffic",
+        contract(TrafficView),
+        headers=_JSON | _if_match(revision),
+        body=_json(policy),
+        # Under a revision a second one would be refused because the first has arrived.
+        repeatable=revision is None,
+    )
+
+
+def clear_traffic(*, revision: int | None = None) -> Call[TrafficView]:
+    """Switch all of the traffic policy off; `revision` as `set_traffic` takes it."""
+    headers = _if_match(revision)
+    return Call("DELETE", "/v1/traffic", contract(TrafficView), headers=headers, repeatable=revision is None)
+
+
 # --- teachers ----------------------------------------------------------------------------------------------
 
 
@@ -194,20 +243,20 @@ def teacher(name: str) -> Call[TeacherDescription]:
 
 def add_teacher(
     order: TeacherImportSpec | bytes,
-    files: Mapping[str, Path] | None = None,
+    files: Mapping[str, Path | bytes] | None = None,
     sent: Callable[[int], None] | None = None,
 ) -> Call[JobView]:
     """Bring a teacher; return the job that reads it.
 
     Args:
         order: name, source and the rest; bytes go as they are, for the gateway to judge.
-        files: what is uploaded with it, by the name that each is sent under.
+        files: what is uploaded with it, by the name that each is sent under; a Path is read while it is sent.
         sent: is told how many more bytes of the files have gone out.
     """
     if not files:
         return Call("POST", "/v1/teachers", contract(JobView), headers=_JSON, body=_json(order))
     parts = [Part("teacher", _json(order), media_type="application/json")]
-    parts += [Part("files", path, name, _BYTES) for name, path in files.items()]
+    parts += [Part("files", content, name, _BYTES) for name, content in files.items()]
     return Call("POST", "/v1/teachers", contract(JobView), body=Form(parts, sent), timeout_s=_UPLOAD_S)
 
 
@@ -310,6 +359,10 @@ def ready() -> Call[Readiness]:
 def _submit(route: str, spec: Contract | bytes, idempotency_key: str | None) -> Call[JobView]:
     headers = _JSON | {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
     return Call("POST", route, contract(JobView), headers=headers, body=_json(spec), repeatable=True)
+
+
+def _if_match(revision: int | None) -> dict[str, str]:
+    return {} if revision is None else {"If-Match": f'"{revision}"'}
 
 
 def _report(job_id: str, media_type: str, read: Callable[[httpx.Response], Any]) -> Call[Any]:

@@ -24,6 +24,7 @@ INSIDE = {"predictions"}
 GIVEN: dict[str, Any] = {
     "spec": b"{}",
     "images": b"image",
+    "policy": b"{}",
     "file": io.BytesIO(),
     "files": {},
     "order": TeacherCheckOrder(dataset="mnist-5k"),
@@ -32,6 +33,7 @@ CALLED_OTHERWISE = {
     "x-deadline-ms": "deadline_s",
     "last-event-id": "after",
     "x-canary-key": "canary_key",
+    "if-match": "revision",
     "accept": None,  # there is a method for each kind of answer
 }
 

@@ -117,9 +117,12 @@ def test_what_is_no_image_is_refused_here(clients: Clients, echo: Echo, wrong: o
     assert not echo.seen
 
 
-def test_the_key_of_a_canary_is_sent(clients: Clients, echo: Echo):
-    clients(answer=echo).predict(b"seven", canary_key="user-1")
-    assert echo.seen[0].headers["X-Canary-Key"] == "user-1"
+def test_the_key_of_a_canary_and_the_threshold_of_a_cascade_are_sent(clients: Clients, echo: Echo):
+    clients(answer=echo).predict(b"seven", canary_key="user-1", cascade=0.7)
+    clients(answer=echo).predict(b"seven", cascade="off")
+    first, second = echo.seen
+    assert first.headers["X-Canary-Key"] == "user-1"
+    assert [request.url.params["cascade"] for request in (first, second)] == ["0.7", "off"]
 
 
 # --- many --------------------------------------------------------------------------------------------------
@@ -148,9 +151,14 @@ def test_no_images_are_no_request(clients: Clients, echo: Echo):
 
 
 def test_options_are_sent_with_each_request(clients: Clients, echo: Echo):
-    list(clients(answer=echo).predict_many(numbered(4), batch=2, top=2, deadline_s=9, canary_key="me"))
+    list(
+        clients(answer=echo).predict_many(
+            numbered(4), batch=2, top=2, cascade="off", deadline_s=9, canary_key="me"
+        )
+    )
     for request in echo.seen:
         assert request.url.params["top"] == "2"
+        assert request.url.params["cascade"] == "off"
         assert request.headers["X-Canary-Key"] == "me"
         assert int(request.headers["X-Deadline-Ms"]) <= 9000
 

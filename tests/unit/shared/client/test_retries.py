@@ -13,6 +13,7 @@ from shared.client import endpoints as api
 from shared.client.exchange import refusal
 from shared.client.retries import Attempts, Budget
 from shared.contracts.problems import Problem
+from shared.contracts.traffic import TrafficPolicy
 from shared.errors import DeadlineExceeded
 from tests.support.both_clients import Clients
 from tests.support.fake_gateway import SPEC, FakeGateway, prediction
@@ -80,6 +81,7 @@ ONCE: list[Callable[..., object]] = [
     lambda client: client.rollback(),
     lambda client: client.delete_transfer_set("ab"),
     lambda client: client.cancel("j-1"),
+    lambda client: client.set_traffic(TrafficPolicy(), revision=3),
 ]
 
 
