@@ -708,6 +708,26 @@ class RevisionMismatch(Conflict):
         self.revision = revision
 
 
+class CannotRedistil(Conflict):
+    """A student whose order cannot be repeated on kept images."""
+
+    remedy = "Name a student that a job of kind 'distillation' or 'sweep' made."
+
+    def __init__(self, version: str, reason: str, *, remedy: str | None = None) -> None:
+        super().__init__(f"student {version!r} cannot be distilled again: {reason}", remedy=remedy)
+        self.version = version
+
+
+class NothingNewKept(Conflict):
+    """A collection without any image that a student could learn from and has not learned from yet."""
+
+    remedy = "Let gateways keep more: GET /v1/kept/{collection} tells how many there are."
+
+    def __init__(self, collection: str, reason: str) -> None:
+        super().__init__(f"{collection!r} has no image to learn from: {reason}")
+        self.collection = collection
+
+
 class NothingToRollBack(Conflict):
     """No earlier student was ever live."""
 

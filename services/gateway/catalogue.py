@@ -5,9 +5,11 @@ from pathlib import Path
 
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetView
+from shared.contracts.kept import KeptCollection
+from shared.contracts.students import StudentCard
 from shared.contracts.teachers import TeacherDescription
 from shared.datasets import builtin
-from shared.errors import Corrupt, DatasetNotFound, TeacherNotFound
+from shared.errors import Corrupt, DatasetNotFound, NoLiveStudent, TeacherNotFound
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,24 @@ class StoreCatalogue:
     def teacher(self, name: str) -> TeacherDescription:
         """Return the teacher as it is now; raises `TeacherNotFound`."""
         return self._store.teachers.current(name)
+
+    def student(self, version: str | None) -> StudentCard:
+        """Return the card of a student, of the live one for None.
+
+        Raises:
+            StudentNotFound: there is no such version.
+            NoLiveStudent: none was promoted yet.
+        """
+        if version is None:
+            live = self._store.students.live()
+            if live is None:
+                raise NoLiveStudent
+            version = live.version
+        return self._store.students.card(version)
+
+    def kept(self, collection: str) -> KeptCollection:
+        """Return what is kept under a name; raises `KeptNotFound`."""
+        return self._store.kept.show(collection)
 
     def teachers(self) -> tuple[TeacherDescription, ...]:
         """Return all teachers, by name. A damaged one is left out, and the log says so."""

@@ -17,6 +17,7 @@ from shared.contracts.datasets import BUILTIN_DATASETS, DatasetList, DatasetMani
 from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.jobs import JobPage, JobState, JobView, Progress, Stage
+from shared.contracts.kept import KeptByStudent, KeptCollection, KeptDeleted, KeptList
 from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
 from shared.contracts.specs import (
     DistillationSpec,
@@ -260,6 +261,25 @@ TRAFFIC = TrafficView(
     ),
     revision=3,
     changed_at=_AT,
+)
+
+KEPT_COLLECTION = KeptCollection(
+    name="unsure-digits",
+    images=1_204,
+    size_bytes=1_187_840,
+    since=_AT,
+    until=_AT,
+    escalated=1_120,
+    disagreed=84,
+    students=(KeptByStudent(student=_VERSION, dataset="mnist-5k", images=1_204),),
+)
+KEPT = KeptList(collections=(KEPT_COLLECTION,))
+KEPT_DELETED = KeptDeleted(
+    name="unsure-digits",
+    images=1_204,
+    datasets=("digits-and-unsure",),
+    datasets_removed=False,
+    still_kept=False,
 )
 
 _TRANSFER_SET_VIEW = TransferSetView(

@@ -1,6 +1,7 @@
 """The store of datasets: `datasets/<name>/{manifest.json, <split>.safetensors}`, never changed once there."""
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,14 +17,20 @@ from shared.artefacts.names import is_name
 from shared.artefacts.tensors import Array, read_tensors, write_tensors
 from shared.contracts.datasets import DATASET_FORMAT, DatasetManifest, SplitCounts
 from shared.contracts.images import ImageInput
+from shared.contracts.kept import Frozen
 from shared.errors import Corrupt, DatasetExists, DatasetNotFound, InvalidDataset
 
 SPLITS: Final = ("train", "validation", "test")
+NO_LABEL: Final = -1
+"""In place of a class, for training images among labelled ones."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split: images, uint8 N x H x W x C, and labels, int64 N (class indices), where there are any."""
+    """One split: images, uint8 N x H x W x C, and labels, int64 N, where there are any.
+
+    Labels are class indices; of a training split some may be -1: images that nobody labelled.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
@@ -39,7 +46,13 @@ class DatasetStore:
         self._root = root
 
     def put(
-        self, name: str, splits: Mapping[str, Split], *, classes: tuple[str, ...], source: str
+        self,
+        name: str,
+        splits: Mapping[str, Split],
+        *,
+        classes: tuple[str, ...],
+        source: str,
+        frozen: Frozen | None = None,
     ) -> DatasetManifest:
         """Store a dataset under a name, with the mean and deviation of its training pixels.
 
@@ -48,6 +61,7 @@ class DatasetStore:
             splits: `train` and, where there are any, `validation` and `test`.
             classes: names in the order of the labels; none where nothing is labelled.
             source: where the images come from, in words.
+            frozen: which kept images are in it, where some are.
 
         Returns:
             The manifest; of the dataset already there if its content is the same.
@@ -77,9 +91,11 @@ class DatasetStore:
             input=ImageInput(height=train.shape[1], width=train.shape[2], channels=train.shape[3]),
             counts=SplitCounts(**{split: len(filled.get(split, ())) for split in SPLITS}),
             labelled=filled["train"].labels is not None,
+            unlabelled=_without_label(filled["train"].labels),
             pixel_mean=mean,
             pixel_std=std,
             source=source,
+            frozen=frozen,
             created_at=datetime.now(UTC),
         )
 
@@ -120,6 +136,15 @@ class DatasetStore:
         if not self._root.is_dir():
             return []
         return sorted(path.name for path in self._root.iterdir() if is_name(path.name) and path.is_dir())
+
+    def delete(self, name: str) -> None:
+        """Remove a dataset, whose copies of images are to be nowhere any more; jobs that name it will fail.
+
+        Raises:
+            DatasetNotFound: there is none of this name.
+        """
+        self.get(name)
+        shutil.rmtree(self._root / name)
 
     def load(self, name: str, split: str) -> Split:
         """Return a split as views on its file; of no length where the dataset has no such images.
@@ -186,6 +211,10 @@ def pixel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tupl
     return tuple(mean.tolist()), tuple(deviation.tolist())
 
 
+def _without_label(labels: NDArray[np.int64] | None) -> int:
+    return 0 if labels is None else int((labels == NO_LABEL).sum())
+
+
 def _check(splits: Mapping[str, Split], classes: tuple[str, ...]) -> None:
     if "train" not in splits:
         raise InvalidDataset("the dataset has no training images")
@@ -214,7 +243,10 @@ def _check(splits: Mapping[str, Split], classes: tuple[str, ...]) -> None:
             raise InvalidDataset(f"{name} has {len(split.images)} images but {len(split.labels)} labels")
         if split.labels.dtype != np.int64 or split.labels.ndim != 1:
             raise InvalidDataset(f"{name} labels must be int64 class indices")
-        if not classes or split.labels.min() < 0 or split.labels.max() >= len(classes):
+        least = NO_LABEL if name == "train" else 0
+        if not classes or split.labels.min() < least or split.labels.max() >= len(classes):
             raise InvalidDataset(f"{name} labels must lie in 0 to {len(classes) - 1}")
+        if split.labels.max() == NO_LABEL:
+            raise InvalidDataset("none of the train labels is one", remedy="Leave them out.")
     if classes and all(split.labels is None for split in splits.values()):
         raise InvalidDataset("the dataset names classes but nothing in it is labelled")

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from shared.contracts.base import Classes, Contract, Digest, Name
 from shared.contracts.images import ImageInput
+from shared.contracts.kept import Frozen
 
 DATASET_FORMAT: Final = 1
 
@@ -41,8 +42,9 @@ class SplitCounts(Contract):
 class DatasetManifest(Contract):
     """`manifest.json` beside `train.safetensors`, `validation.safetensors` and `test.safetensors`.
 
-    Each file has `images` (uint8, N x H x W x C) and, where labelled, `labels` (int64, N). A split of 0
-    images has no file. Validation and test are labelled whenever `classes` is not empty.
+    Each file has `images` (uint8, N x H x W x C) and, where labelled, `labels` (int64, N; -1 where a training
+    image has none). A split of 0 images has no file. Validation and test are labelled whenever `classes` is
+    not empty.
     """
 
     format: Literal[1] = DATASET_FORMAT
@@ -55,11 +57,15 @@ class DatasetManifest(Contract):
     input: ImageInput
     counts: SplitCounts
     labelled: bool
-    """Whether the training images have labels."""
+    """Whether the training images have labels, or some of them."""
+    unlabelled: int = Field(default=0, ge=0)
+    """Of labelled training images, those without a label."""
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     """Of the training images, a channel, on the scale 0 to 1."""
     source: str
+    frozen: Frozen | None = None
+    """Where some of the training images were kept by gateways."""
     created_at: datetime
 
 

@@ -32,6 +32,8 @@ class Stage(StrEnum):
     """The stages of a job, in this order; no kind of job has all of them."""
 
     CHECK = "check"
+    FREEZE = "freeze"
+    """Of kept images, as a dataset."""
     TRANSFER_SET = "transfer_set"
     PLAN = "plan"
     """What the child jobs are to do: sets of classes, trials, members."""
@@ -39,6 +41,8 @@ class Stage(StrEnum):
     EVALUATE = "evaluate"
     EXPORT = "export"
     REPORT = "report"
+    SUCCESSION = "succession"
+    """The new student is compared with the old one, and promoted where it is better."""
 
 
 class Progress(Contract):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from shared.contracts.base import Contract, Name
+from shared.contracts.base import Contract, Digest, Name
 
 KeptReason = Literal["escalated", "disagreed"]
 """Why an image was kept: it went to the teacher, or the student's shadow or canary named another class."""
@@ -41,6 +41,23 @@ class KeptList(Contract):
     """All collections, by name."""
 
     collections: tuple[KeptCollection, ...]
+
+
+class Frozen(Contract):
+    """How kept images became a part of a dataset, which never changes again."""
+
+    collection: Name
+    base: Name
+    """The dataset that the others are from: labelled training images, and all that validates and tests."""
+    base_digest: Digest
+    job_id: str
+    """The job that froze them."""
+    taken: int
+    """Kept images among the training images. They have no labels."""
+    known: int
+    """Left out, as they are training images of the base."""
+    held_out: int
+    """Left out, as they are validation or test images of the base: who learned them would be overrated."""
 
 
 class KeptDeleted(Contract):

@@ -25,6 +25,7 @@ from shared.contracts.specs import (
     TransferSetJobSpec,
 )
 from shared.contracts.students import Latency
+from shared.contracts.succession import Succession
 from shared.contracts.transfer_sets import TopKError, TransferSetCost, TransferSetSummary
 
 
@@ -219,6 +220,8 @@ class DistillationReport(JobReport):
     graphs: GraphChoice | None = None
     """Which ONNX graph is served, and what it was chosen from; None where there was no choice."""
     teacher_latency_ms: float | None = None
+    succession: Succession | None = None
+    """Of a job of kind `redistillation`, which repeats another one's order."""
     cascade: CascadeCurve | None = None
     """The student with the teacher behind it; None of a report of an older version."""
     curves: tuple[TrainingCurve, ...]

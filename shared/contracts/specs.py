@@ -228,6 +228,30 @@ class SweepSpec(Contract):
     constraint: SweepConstraint = SweepConstraint()
 
 
+class RedistillationSpec(Contract):
+    """Distil a student again, on what it learned from and on images that gateways have kept since.
+
+    The kept images are frozen as a dataset, the order of the student's own job is repeated on it, and the new
+    student is compared with the old one on the same validation images.
+    """
+
+    kind: Literal["redistillation"] = "redistillation"
+    name: Name
+    """What the new student is called."""
+    collection: Name
+    """Of the kept images."""
+    dataset: Name
+    """What the frozen dataset is called: the base's images and labels, and the kept images without any."""
+    student: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,127}$")
+    """Version of the student whose order is repeated; None is the one that is live when the job begins."""
+    promote: Literal["if_better", "never"] = "if_better"
+    """`if_better` makes the new student live where it beats the live one on the validation images."""
+    budget: Budget | None = None
+    """In place of the order's own."""
+    seeds: PairedSeeds | None = None
+    """In place of the order's own."""
+
+
 class TeacherImportSpec(Contract):
     """Take a model that was trained elsewhere as a teacher: read, check, publish."""
 
@@ -333,6 +357,7 @@ JobSpec = Annotated[
     | CodistillationSpec
     | SpecialistsSpec
     | SweepSpec
+    | RedistillationSpec
     | TeacherImportSpec
     | TeacherCheckSpec
     | TransferSetJobSpec
@@ -351,6 +376,7 @@ JobKind = Literal[
     "codistillation",
     "specialists",
     "sweep",
+    "redistillation",
     "teacher_import",
     "teacher_check",
     "transfer_set",

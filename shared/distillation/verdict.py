@@ -61,7 +61,7 @@ def compare(
     else:
         gain, interval, p_value, freedom = _of_table(difference)
     return Comparison(
-        verdict=_verdict(interval, margin),
+        verdict=verdict_of(interval, margin),
         gain=gain,
         interval=interval,
         p_value=p_value,
@@ -128,7 +128,8 @@ def _of_constant(
     return gain, (max(gain - half, -1.0), min(gain + half, 1.0)), p_value, float(rows - 1)
 
 
-def _verdict(interval: tuple[float, float], margin: float) -> Verdict:
+def verdict_of(interval: tuple[float, float], margin: float) -> Verdict:
+    """Return the verdict that an interval of a gain means; see `compare`."""
     if interval[0] > 0:
         return Verdict.BEATS
     if interval[1] < margin:

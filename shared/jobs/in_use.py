@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.contracts.base import Digest, Name
 from shared.contracts.jobs import JobState, JobView
-from shared.contracts.specs import JobSpec, SweepTrialsSpec
+from shared.contracts.specs import JobSpec, RedistillationSpec, SweepTrialsSpec
 from shared.errors import Corrupt, DatasetNotFound
 from shared.jobs.ports import Catalogue
 from shared.jobs.service import JobService
@@ -50,6 +50,9 @@ def may_use(spec: JobSpec, wanted: WantedSet, catalogue: Catalogue) -> bool:
     """Tell whether a job of this spec may read or fill the transfer set."""
     if isinstance(spec, SweepTrialsSpec):
         return spec.transfer_set == wanted.digest
+    if isinstance(spec, RedistillationSpec):
+        # Its teacher is that of the student, and its dataset is there once it is frozen.
+        return _may_be(spec.dataset, wanted.dataset_digest, catalogue)
     # By attribute rather than by kind, so that a kind of job that is added later counts as well.
     asked = {getattr(spec, "teacher", None), getattr(spec, "generalist", None)} - {None}
     dataset = getattr(spec, "dataset", None)

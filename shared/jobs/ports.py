@@ -6,7 +6,9 @@ from typing import Protocol
 
 from shared.contracts.datasets import DatasetView
 from shared.contracts.jobs import ChildJob, Failure, JobEvent, JobPage, JobResult, JobState, JobView, Progress
+from shared.contracts.kept import KeptCollection
 from shared.contracts.specs import JobSpec
+from shared.contracts.students import StudentCard
 from shared.contracts.teachers import TeacherDescription
 
 
@@ -153,7 +155,7 @@ class Dispatcher(Protocol):
 
 
 class Catalogue(Protocol):
-    """What datasets and teachers there are."""
+    """What datasets, teachers, students and kept images there are."""
 
     def dataset(self, name: str) -> DatasetView:
         """Return the dataset; raises `DatasetNotFound`."""
@@ -161,4 +163,15 @@ class Catalogue(Protocol):
 
     def teacher(self, name: str) -> TeacherDescription:
         """Return the teacher as it is now; raises `TeacherNotFound`."""
+        ...
+
+    def student(self, version: str | None) -> StudentCard:
+        """Return the card of a student; of the live one for None.
+
+        Raises `StudentNotFound`, or `NoLiveStudent`.
+        """
+        ...
+
+    def kept(self, collection: str) -> KeptCollection:
+        """Return what is kept under a name; raises `KeptNotFound`."""
         ...

@@ -46,7 +46,8 @@ def select_rows(
 
     Args:
         spec: what is left out.
-        labels: the class of each training image; None where they have none.
+        labels: the class of each training image, -1 where one has none; None where none has one. Where
+            classes are left out, images without a label are left out as well.
         classes: names in the order of the labels.
         images: how many training images there are.
         dataset: its name, for errors.
@@ -61,7 +62,7 @@ def select_rows(
     """
     check_selection(spec, classes, labelled=labels is not None, images=images, dataset=dataset)
     rows = np.arange(images, dtype=np.int64)
-    if labels is not None:
+    if labels is not None and (spec.omit or spec.only):
         left = _classes_left(spec, classes)
         rows = rows[np.isin(labels, [index for index, name in enumerate(classes) if name in left])]
     rows = rows[_draw(rows, labels, spec.share, (spec.seed, *_ROWS))]
@@ -76,6 +77,7 @@ def select_rows(
     labelled = np.zeros(len(rows), np.bool_)
     if labels is not None:
         labelled[_draw(rows, labels, spec.label_share, (spec.seed, *_LABELS))] = True
+        labelled &= labels[rows] >= 0
     return Selection(rows, labelled)
 
 

@@ -5,10 +5,18 @@ from datetime import UTC, datetime
 from shared.contracts.architectures import Mlp
 from shared.contracts.datasets import DatasetManifest, DatasetView, SplitCounts
 from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.kept import KeptCollection
 from shared.contracts.specs import DistillationSpec, TeacherSpec
+from shared.contracts.students import StudentCard
 from shared.contracts.teachers import Nets, TeacherDescription
 from shared.contracts.training import Budget
-from shared.errors import DatasetNotFound, JobStoreUnavailable, TeacherNotFound
+from shared.errors import (
+    DatasetNotFound,
+    JobStoreUnavailable,
+    KeptNotFound,
+    StudentNotFound,
+    TeacherNotFound,
+)
 
 DIGITS = tuple(str(digit) for digit in range(10))
 GREY = ImageInput(height=28, width=28, channels=1)
@@ -71,6 +79,12 @@ class KnownThings:
         if name != "big":
             raise TeacherNotFound(name)
         return self._teacher
+
+    def student(self, version: str | None) -> StudentCard:
+        raise StudentNotFound(version or "live")
+
+    def kept(self, collection: str) -> KeptCollection:
+        raise KeptNotFound(collection)
 
 
 class RememberingDispatcher:

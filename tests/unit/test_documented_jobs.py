@@ -5,6 +5,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -16,19 +17,23 @@ from experiments.registry import EXPERIMENTS
 from shared.contracts import architectures, evaluation, reports, specs, teacher_sources, training
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetView, SplitCounts
 from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.kept import KeptCollection
 from shared.contracts.specialists import Combination, SpecialistPart
 from shared.contracts.specs import (
     MADE_BY,
     JobKind,
     JobSpec,
+    RedistillationSpec,
     SpecialistsSpec,
     TeacherImportSpec,
     TeacherSpec,
 )
+from shared.contracts.students import StudentCard
 from shared.contracts.teachers import TeacherDescription
 from shared.errors import DatasetNotFound, DistillationError, TeacherNotFound
 from shared.jobs.checks import check_submitted
 from tests.support.jobs import dataset_manifest, dataset_view, teacher_description
+from tests.support.student_bundles import card
 
 ROOT = Path(__file__).resolve().parents[2]
 METHOD = "docs/method.md"
@@ -54,6 +59,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     ImageInput: "teacher_import",
     specs.TeacherCheckSpec: "teacher_check",
     specs.TransferSetJobSpec: "transfer_set",
+    specs.RedistillationSpec: "redistillation",
     specs.SweepSpec: "Finding temperature, weights and width",
     specs.FloatRange: "Finding temperature, weights and width",
     specs.SweepConstraint: "Finding temperature, weights and width",
@@ -165,8 +171,21 @@ class Installation:
             raise TeacherNotFound(name)
         return self._teachers[name]
 
+    def student(self, version: str | None) -> StudentCard:
+        facts = {"version": version or "live", "teacher": next(iter(self._teachers)), "dataset": "mnist-5k"}
+        return card("any", b"").model_copy(update=facts)
+
+    def kept(self, collection: str) -> KeptCollection:
+        now = datetime.now(UTC)
+        return KeptCollection(
+            name=collection, images=1, size_bytes=1, since=now, until=now, escalated=1, disagreed=0,
+            students=(),
+        )  # fmt: skip
+
     def send(self, spec: Any) -> None:
         check_submitted(spec, self)
+        if isinstance(spec, RedistillationSpec):
+            return  # what it makes is no teacher
         manifest = self.dataset(spec.dataset).manifest
         assert manifest is not None
         if isinstance(spec, TeacherSpec | TeacherImportSpec):

@@ -6,6 +6,7 @@ from services.gateway.routes import (
     events,
     health,
     jobs,
+    kept,
     oip,
     predictions,
     reports,
@@ -27,6 +28,7 @@ ROUTERS = (
     traffic.router,
     teachers.router,
     transfer_sets.router,
+    kept.router,
     datasets.router,
     health.router,
 )

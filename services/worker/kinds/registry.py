@@ -7,6 +7,7 @@ from services.worker.kinds.codistillation import codistil
 from services.worker.kinds.codistillation_member import train_member
 from services.worker.kinds.distillation import distil
 from services.worker.kinds.mutual import learn_mutually
+from services.worker.kinds.redistillation import redistil
 from services.worker.kinds.self_distillation import distil_itself
 from services.worker.kinds.specialist import train_specialist
 from services.worker.kinds.specialists import train_specialists
@@ -33,6 +34,7 @@ RUNNERS: Final[dict[str, Callable[[JobContext, Any], JobResult]]] = {
     "specialist": train_specialist,
     "sweep": sweep,
     "sweep_trials": train_trials,
+    "redistillation": redistil,
     "transfer_set": build_set,
     "transfer_set_shards": fill_shards,
 }

@@ -2,7 +2,7 @@
 
 from shared.contracts.reports import DistillationReport, RepairReport
 from shared.distillation.plots import Drawing, plot_confusion, plot_curves, plot_reliability
-from shared.distillation.reports import cascade, sections, words
+from shared.distillation.reports import cascade, sections, succession, words
 
 
 def page(report: DistillationReport) -> list[str]:
@@ -30,6 +30,7 @@ def page(report: DistillationReport) -> list[str]:
             ("Objective", words.objective(spec.objective)),
             ("Budget", words.budget(spec.budget)),
         ),
+        *(succession.section(report.succession) if report.succession is not None else ()),
         "## On the test split, at T = 1",
         sections.evaluations(nets),
         f"The distilled student names the teacher's class on {report.agreement:.2%} of the test images.",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from shared.artefacts.datasets import DatasetStore, Split
+from shared.contracts.kept import Frozen
 from shared.errors import Corrupt, DatasetExists, DatasetNotFound, InvalidDataset
 
 CLASSES = ("cat", "dog")
@@ -89,6 +90,29 @@ def test_unlabelled_training_images_need_no_classes(store: DatasetStore) -> None
     assert len(store.load("raw", "test")) == 0
 
 
+def test_some_training_images_may_be_without_a_label(store: DatasetStore) -> None:
+    frozen = Frozen(
+        collection="c", base="pets", base_digest="0" * 64, job_id="j-1", taken=2, known=0, held_out=1
+    )
+    labels = np.array([1, -1, 0, -1])
+    train = Split(GOOD.images, labels)
+    manifest = store.put("mixed", {"train": train}, classes=CLASSES, source="test", frozen=frozen)
+    assert (manifest.labelled, manifest.unlabelled) == (True, 2)
+    assert store.get("mixed").frozen == frozen
+    np.testing.assert_array_equal(store.load("mixed", "train").labels, labels)
+    assert store.put("all", {"train": GOOD}, classes=CLASSES, source="test").unlabelled == 0
+
+
+def test_a_deleted_dataset_is_gone_and_its_name_is_free(store: DatasetStore) -> None:
+    store.put("pets", {"train": GOOD}, classes=CLASSES, source="test")
+    store.delete("pets")
+    assert store.names() == []
+    for gone in (store.get, store.delete):
+        with pytest.raises(DatasetNotFound):
+            gone("pets")
+    store.put("pets", {"train": make_split(seed=5)}, classes=CLASSES, source="test")
+
+
 def test_a_split_without_images_is_empty_not_missing(store: DatasetStore) -> None:
     store.put("pets", {"train": make_split()}, classes=CLASSES, source="")
     empty = store.load("pets", "validation")
@@ -115,6 +139,13 @@ GOOD = make_split()
         ({"train": GOOD}, ("cat", "cat"), "differ"),
         ({"train": GOOD}, (), "labels must lie in"),
         ({"train": Split(GOOD.images, np.array([0, 1, 2, 0]))}, CLASSES, "labels must lie in 0 to 1"),
+        ({"train": Split(GOOD.images, np.array([0, -2, 1, 0]))}, CLASSES, "labels must lie in 0 to 1"),
+        ({"train": Split(GOOD.images, np.full(4, -1))}, CLASSES, "none of the train labels is one"),
+        (
+            {"train": GOOD, "test": Split(GOOD.images, np.array([0, -1, 1, 0]))},
+            CLASSES,
+            "test labels must lie in 0 to 1",
+        ),
         ({"train": Split(GOOD.images, np.array([0, 1]))}, CLASSES, "4 images but 2 labels"),
         ({"train": Split(GOOD.images[:, :4], None), "test": GOOD}, CLASSES, "test images are"),
         ({"train": Split(GOOD.images.astype(float), None)}, (), "must be uint8"),  # type: ignore[arg-type]

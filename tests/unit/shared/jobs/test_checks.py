@@ -51,8 +51,8 @@ SPECS: list[JobSpec] = [
     TransferSetJobSpec(name="asked", dataset="digits", teacher="big"),
 ]
 """One of each kind that can be submitted."""
-ELSEWHERE = {"teacher_import", "teacher_check"}
-"""Kinds that refuse little and find much: `test_checks_brought_teacher`."""
+ELSEWHERE = {"teacher_import", "teacher_check", "redistillation"}
+"""Kinds that refuse little and find much: `test_checks_brought_teacher`; and `test_checks_redistillation`."""
 TAUGHT = [spec for spec in SPECS if spec.kind in ("distillation", "specialists", "sweep", "transfer_set")]
 LABELLED = [spec for spec in SPECS if spec.kind != "transfer_set"]
 """Kinds that need hard labels, and images to validate and test on."""

@@ -7,6 +7,7 @@ from shared.contracts.jobs import Failure, JobResult
 from shared.contracts.specs import (
     CodistillationSpec,
     JobSpec,
+    RedistillationSpec,
     SpecialistSpec,
     SpecialistsSpec,
     SweepSpec,
@@ -45,6 +46,8 @@ USERS: list[JobSpec] = [
         name="expert", generalist="big", generalist_digest="0" * 64, dataset="digits", classes=("1", "7")
     ),
     trials(WANTED.digest),
+    # Not frozen yet: what it will be of is not known.
+    RedistillationSpec(name="again", collection="unsure", dataset="frozen"),
 ]
 OTHERS: list[JobSpec] = [
     teacher_spec("big"),

@@ -29,6 +29,29 @@ def test_images_without_labels_are_taken_as_unlabelled() -> None:
     assert not labelled.any()
 
 
+def test_images_without_a_label_among_labelled_ones_pass_as_unlabelled() -> None:
+    labels = np.where(np.arange(300) % 3 == 0, -1, LABELS)
+    rows, labelled = select(labels)
+    np.testing.assert_array_equal(rows, np.arange(300))
+    np.testing.assert_array_equal(labelled, labels >= 0)
+
+
+def test_where_classes_are_left_out_so_are_images_of_which_nobody_knows_the_class() -> None:
+    labels = np.where(np.arange(300) % 3 == 0, -1, LABELS)
+    for spec in ({"omit": ("dog",)}, {"only": ("cat", "owl")}):
+        rows, labelled = select(labels, **spec)
+        np.testing.assert_array_equal(rows, np.flatnonzero(np.isin(labels, [0, 2])))
+        assert labelled.all()
+
+
+def test_a_share_is_drawn_of_images_without_a_label_as_of_a_class() -> None:
+    labels = np.where(np.arange(300) < 100, -1, LABELS)
+    rows, labelled = select(labels, share=0.5, label_share=0.5)
+    assert abs(int((labels[rows] < 0).sum()) - 50) <= 1
+    assert abs(int(labelled.sum()) - 50) <= 1
+    assert (labels[rows][labelled] >= 0).all()
+
+
 @pytest.mark.parametrize(
     ("spec", "left"),
     [({"omit": ("dog",)}, {0, 2}), ({"only": ("dog", "owl")}, {1, 2}), ({"omit": ()}, {0, 1, 2})],
