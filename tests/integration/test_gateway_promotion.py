@@ -1,5 +1,6 @@
 """Promotions reach every process that serves the store, and no request notices."""
 
+import asyncio
 import http.client
 import threading
 import time
@@ -10,13 +11,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.gateway.traffic.canary import place
 from shared.artefacts.store import ArtefactStore
 from tests.support.gateway_in_process import image_file
 from tests.support.gateway_process import GatewayProcess
+from tests.support.promotions import promote_under_load, publish_students
 from tests.support.student_bundles import mlp_onnx, write_bundle
 
 pytestmark = pytest.mark.integration
 
+NO_REDIS = "redis://127.0.0.1:1/0"
 STUDENTS = {"digits-3": 3, "digits-7": 7}
 """Two students, each of which always names its own digit."""
 
@@ -143,3 +147,53 @@ def test_several_processes_on_one_port_follow_a_promotion_and_add_up_their_count
         assert counted in httpx.get(f"{gateway.url}/metrics").text
     finally:
         gateway.stop()
+
+
+def test_promotions_under_load_some_corrupt_fail_and_mix_no_answer_without_redis(tmp_path: Path):
+    """The small one of `benchmarks/promotions.py`, which has 200 promotions and a larger student."""
+    students = publish_students(ArtefactStore(tmp_path / "store"))
+    gateway = GatewayProcess(tmp_path, NO_REDIS, GATEWAY_PROCESSES="2").start()
+    try:
+        outcome = asyncio.run(
+            promote_under_load(gateway.port, students, connections=6, promotions=10, corrupt=2)
+        )
+    finally:
+        gateway.stop()
+    assert (outcome.failed, outcome.mixed) == ([], [])
+    assert (outcome.promoted, outcome.refused) == (8, {"student-unusable": 2})
+    assert set(outcome.by_version) == set(students.versions)
+
+
+def test_a_canary_is_sticky_in_every_process_and_after_a_restart_without_redis(
+    store: ArtefactStore, tmp_path: Path
+):
+    keys = [f"user-{number}" for number in range(12)]
+    expected = {key: "digits-7" if place(key, "digits-7") < 0.5 else "digits-3" for key in keys}
+    assert set(expected.values()) == set(STUDENTS)
+
+    def answers(port: int) -> dict[str, str]:
+        found = {}
+        for key in keys:  # a new connection each time, so that both processes are met
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            headers = {"Content-Type": "image/png", "X-Canary-Key": key}
+            connection.request("POST", "/v1/predictions", image_file(), headers)
+            response = connection.getresponse()
+            found[key] = response.headers["X-Student-Version"]
+            assert f'"predicted":"{STUDENTS[found[key]]}"' in response.read().decode()
+            connection.close()
+        return found
+
+    gateway = GatewayProcess(tmp_path, NO_REDIS, GATEWAY_PROCESSES="2").start()
+    try:
+        policy = {"canary": {"version": "digits-7", "share": 0.5}}
+        assert httpx.put(f"{gateway.url}/v1/traffic", json=policy, timeout=10).status_code == 200
+        deadline = time.monotonic() + 30
+        while not all(answers(gateway.port) == expected for _ in range(3)):  # the other process follows
+            assert time.monotonic() < deadline
+    finally:
+        gateway.stop()
+    restarted = GatewayProcess(tmp_path, NO_REDIS).start()
+    try:
+        assert answers(restarted.port) == expected
+    finally:
+        restarted.stop()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import WeakKeyDictionary
 
 from services.gateway.live import Live, stamp_of
 from services.gateway.traffic.canary import Split
@@ -19,7 +20,7 @@ from services.gateway.traffic.preparing import Prepared, prepare
 from services.gateway.versions import Versions
 from shared.artefacts.store import ArtefactStore
 from shared.artefacts.traffic import TRAFFIC
-from shared.contracts.traffic import TrafficPolicy, TrafficView
+from shared.contracts.traffic import Cascade, TrafficPolicy, TrafficView
 from shared.errors import Corrupt
 from shared.serving.session import StudentSession
 
@@ -46,6 +47,7 @@ class Traffic:
         self._versions = versions
         self._held = Prepared(TrafficPolicy())
         self._split: Split | None = None
+        self._thresholds: _Thresholds | None = None
         self._changing = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -81,13 +83,8 @@ class Traffic:
 
     def threshold(self, student: StudentSession) -> float | None:
         """Return the confidence below which the teacher is asked in place of the student, None for never."""
-        held = self._held
-        cascade = held.policy.cascade
-        if cascade is None:
-            return None
-        if student not in held.thresholds:
-            held.thresholds[student] = threshold_of(student.card, cascade)
-        return held.thresholds[student]
+        thresholds = self._thresholds
+        return None if thresholds is None else thresholds.of(student)
 
     def set(self, policy: TrafficPolicy, *, revision: int | None = None) -> TrafficView:
         """Let a policy hold, in this process at once; its candidates are loaded and checked first.
@@ -131,6 +128,7 @@ class Traffic:
                 if held.canary is not None and held.policy.canary is not None
                 else None
             )
+            self._thresholds = None if held.policy.cascade is None else _Thresholds(held.policy.cascade)
             self._held = held
             self._versions.pin(held.policy.students)
             self._tell_problems(tuple(map(str, held.refused)))
@@ -176,3 +174,17 @@ class Traffic:
     def _call_all(self) -> None:
         for changed in self.on_change:
             changed()
+
+
+class _Thresholds:
+    """Of a cascade, for each student that answers; kept, as the line between two points takes a while."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        self._cascade = cascade
+        self._known: WeakKeyDictionary[StudentSession, float | None] = WeakKeyDictionary()
+
+    def of(self, student: StudentSession) -> float | None:
+        """Return the threshold of a student, None where its teacher is never asked."""
+        if student not in self._known:
+            self._known[student] = threshold_of(student.card, self._cascade)
+        return self._known[student]

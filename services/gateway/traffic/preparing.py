@@ -1,8 +1,7 @@
 """From the policy that is asked for to what can hold: candidates loaded, and the rest told as problems."""
 
 import logging
-from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
 
 from services.gateway.live import Live
 from services.gateway.traffic.cascade import threshold_of
@@ -29,8 +28,6 @@ class Prepared:
     """The student that is asked beside, where it is one."""
     refused: tuple[DistillationError, ...] = ()
     """Why parts are left out."""
-    thresholds: WeakKeyDictionary[StudentSession, float | None] = field(default_factory=WeakKeyDictionary)
-    """Of the cascade, for the students that have answered since: a look at a curve takes a while."""
 
 
 def prepare(policy: TrafficPolicy, live: Live, versions: Versions) -> Prepared:
