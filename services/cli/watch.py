@@ -28,6 +28,10 @@ _STAGES: Final[dict[str, tuple[Stage, ...]]] = {
     "distillation": (
         Stage.CHECK, Stage.TRANSFER_SET, Stage.TRAIN, Stage.EVALUATE, Stage.EXPORT, Stage.REPORT,
     ),
+    "redistillation": (
+        Stage.CHECK, Stage.FREEZE, Stage.TRANSFER_SET, Stage.TRAIN, Stage.EVALUATE, Stage.EXPORT,
+        Stage.REPORT, Stage.SUCCESSION,
+    ),
     "transfer_set": (Stage.CHECK, Stage.TRANSFER_SET, Stage.REPORT),
 }  # fmt: skip
 """The stages of kinds that always have the same; those of other kinds are shown as they come."""

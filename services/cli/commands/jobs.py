@@ -77,9 +77,9 @@ def spec_of(given: dict[str, Any]) -> dict[str, Any]:
     if "epochs" in given:
         spec["budget"] = {"epochs": given["epochs"]}
     if "seeds" in given:
-        spec["seeds"] = _numbers("--seeds", given["seeds"])
+        spec["seeds"] = numbers("--seeds", given["seeds"])
     if "hidden_units" in given:
-        net = {"architecture": "mlp", "hidden_units": _numbers("--hidden-units", given["hidden_units"])}
+        net = {"architecture": "mlp", "hidden_units": numbers("--hidden-units", given["hidden_units"])}
         spec |= {"student": {"network": net}} if kind == "distillation" else {"architecture": net}
     return spec
 
@@ -194,7 +194,8 @@ def read_spec(spec: str) -> bytes:
         raise CommandFailed("spec-not-readable", f"{spec}: {error.strerror}", "Give a JSON file.") from error
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def numbers(option: str, text: str) -> list[int]:
+    """Return the whole numbers that an option lists."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
