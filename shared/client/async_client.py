@@ -104,6 +104,10 @@ class AsyncClient:
     set_traffic = _method(endpoints.set_traffic)
     clear_traffic = _method(endpoints.clear_traffic)
 
+    kept = _method(endpoints.kept)
+    kept_collection = _method(endpoints.kept_collection)
+    delete_kept = _method(endpoints.delete_kept)
+
     teachers = _method(endpoints.teachers)
     teacher = _method(endpoints.teacher)
     add_teacher = _method(endpoints.add_teacher)
