@@ -13,6 +13,14 @@ import httpx
 
 from shared.contracts.architectures import Mlp
 from shared.contracts.base import Contract
+from shared.contracts.comparisons import (
+    Bounds,
+    CalibrationDrift,
+    Disagreement,
+    LatencyBounds,
+    StudentComparison,
+    TrafficLatency,
+)
 from shared.contracts.datasets import DatasetList, DatasetView
 from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, Verdict
 from shared.contracts.findings import Finding
@@ -142,6 +150,10 @@ class FakeGateway:
                 return self.problem(409, "nothing-to-roll-back", "no student was live before")
             case ("POST", "students", version, "promote"):
                 return _json(LiveStudent(version=version, promotion=1, changed_at=NOON))
+            case ("DELETE", "students", version) if version == VERSION:
+                return httpx.Response(204)
+            case ("GET", "students", version, "comparison"):
+                return _json(comparison_of(version))
             case ("GET", "datasets"):
                 return _json(DatasetList(datasets=self.datasets))
             case ("POST", "datasets"):
@@ -297,6 +309,26 @@ def report_of(job: JobView) -> TeacherReport | DistillationReport:
         spec=job.spec, transfer_set_digest=DIGEST, student_version=VERSION, teacher_parameters=2_395_210,
         student_parameters=1_276_810, teacher=evaluation(30), taught=evaluation(38), untaught=evaluation(50),
         agreement=0.98, comparison=comparison, latency=(), **common,
+    )  # fmt: skip
+
+
+def comparison_of(version: str) -> StudentComparison:
+    """Return how a candidate does on a little traffic."""
+    latency = LatencyBounds(
+        p50=Bounds(above_ms=0.1, at_most_ms=0.2), p99=Bounds(above_ms=1000, at_most_ms=None), count=9
+    )
+    return StudentComparison(
+        version=version, role="canary", live="mnist-student-ffffff", since=NOON, answered_images=1000,
+        shadowed_images=0, against_teacher=None, live_latency=None,
+        against_live=Disagreement(
+            reference="mnist-student-ffffff", compared=1000, disagreed=15, share=0.015,
+            interval=(0.009, 0.025),
+        ),
+        latency=TrafficLatency(version=version, call=latency, images_per_call=1.5, request=None),
+        drift=CalibrationDrift(
+            images=1000, mean_confidence=0.91, test_mean_confidence=0.95, confidence_drift=-0.04,
+            class_distance=0.12, class_distance_by_chance=0.03,
+        ),
     )  # fmt: skip
 
 

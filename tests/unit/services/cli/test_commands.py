@@ -13,6 +13,8 @@ import pytest
 from services.cli.app import main
 from services.cli.commands.common import Outside
 from services.cli.commands.jobs import spec_of
+from services.cli.errors import line
+from shared.client import GatewayRefused
 from shared.contracts.jobs import JobState
 from shared.contracts.training import Objective
 from tests.support.fake_gateway import SPEC, VERSION, FakeGateway
@@ -74,6 +76,7 @@ JSON_COMMANDS = [
     ("jobs", "report", "j-0"),
     ("students", "list"),
     ("students", "promote", VERSION),
+    ("students", "compare", VERSION),
     ("datasets", "list"),
     ("teachers", "list"),
 ]
@@ -111,6 +114,26 @@ def test_the_children_of_a_job_are_listed_and_the_job_says_how(imago: Imago, gat
     ]
     shown = imago("jobs", "show", "j-0-000").out
     assert "parent" in shown
+
+
+def test_a_comparison_is_told_in_words_and_what_was_not_seen_is_left_out(imago: Imago):
+    text = imago("students", "compare", VERSION).out
+    assert "another class than mnist-student-ffffff for 15 of 1,000 images (1.50%" in text
+    assert "p50 0.1 to 0.2 ms, p99 above 1000 ms, 1.5 images a call" in text
+    assert "12.00% away from the shares on the test images, 3.00% by chance" in text
+    assert "teacher" not in text
+    assert "of the live one" not in text
+
+
+def test_a_student_is_deleted_by_its_version(imago: Imago, gateway: FakeGateway):
+    assert imago("students", "delete", VERSION).out == f"{VERSION} is deleted\n"
+    assert (gateway.seen[-1].method, gateway.seen[-1].url.path) == ("DELETE", f"/v1/students/{VERSION}")
+    assert imago("students", "delete", "nobody").status == 1
+
+
+def test_an_error_of_the_gateway_itself_is_told_with_its_request_id():
+    refused = GatewayRefused(500, "internal-error", "an unexpected error", "Report it.", request_id="ab12")
+    assert line(refused) == "internal-error: an unexpected error. Report it. (request_id ab12)"
 
 
 def test_a_refusal_is_one_line_on_standard_error(imago: Imago):
