@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
 """After a load that failed; another promotion is looked at earlier."""
+_MOST_TRIED = 3
+"""Earlier students that a process tries that has just started and cannot load the promoted one."""
 
 
 class Live:
@@ -105,12 +107,16 @@ class Live:
         return live
 
     def refresh(self, candidate: StudentSession | None = None) -> None:
-        """Answer from the student that the pointer names; where it cannot be loaded, keep the one before.
+        """Answer from the student that the pointer names; where it cannot be loaded, from the one before.
+
+        That is the one that this process has. A process that has just started loads it: it answers as those
+        do that run already.
 
         Args:
             candidate: a student that is loaded already, used where the pointer names it.
         """
         with self._loading:
+            live: LiveStudent | None = None
             try:
                 live = self._students.live()
                 if live is None:
@@ -122,9 +128,9 @@ class Live:
                     log.info("student is live", extra={"student": live.version, "before": before})
                 self.problem = None
             except DistillationError as error:
-                self._keep(str(error))
+                self._keep(str(error), live)
             except (OSError, MemoryError):  # the watcher goes on, and the student before answers
-                self._keep("it could not be read; the log of the gateway says why")
+                self._keep("it could not be read; the log of the gateway says why", live)
 
     async def watch(self, every_s: float) -> None:
         """Follow the pointer until cancelled, looking every `every_s` seconds."""
@@ -139,10 +145,20 @@ class Live:
                 seen = stamp
             await asyncio.sleep(every_s)
 
-    def _keep(self, problem: str) -> None:
+    def _keep(self, problem: str, live: LiveStudent | None) -> None:
+        if self._student is None and live is not None:
+            self._student = self._load_one_of(list(dict.fromkeys(reversed(live.previous)))[:_MOST_TRIED])
         if self.problem != problem:
             log.exception("the promoted student cannot be loaded", extra={"kept": self.version})
         self.problem = problem
+
+    def _load_one_of(self, versions: list[str]) -> StudentSession | None:
+        for version in versions:
+            try:
+                return self._load(version)
+            except (DistillationError, OSError, MemoryError):
+                log.warning("an earlier student cannot be loaded", extra={"student": version}, exc_info=True)
+        return None
 
     def _load(self, version: str) -> StudentSession:
         return load_student(self._students, version, threads=self._threads)

@@ -67,7 +67,8 @@ class Versions:
         """Keep these versions once they are loaded, and only these; replaces what was pinned before."""
         with self._lock:
             self._pinned = versions
-            self._drop_unused()
+            unused = self._take_unused()
+        _let_go(unused)
 
     def forget(self, version: str) -> None:
         """Let go of a version that was deleted; who holds the session may go on with it."""
@@ -106,14 +107,19 @@ class Versions:
             log.info("student is loaded", extra={"student": version})
             with self._lock:
                 self._kept[version] = student
-                self._drop_unused()
+                unused = self._take_unused()
+            _let_go(unused)
             return student
         finally:
             with self._lock:
                 self._loading.pop(version, None)
 
-    def _drop_unused(self) -> None:
+    def _take_unused(self) -> list[StudentSession]:
         unpinned = [version for version in self._kept if version not in self._pinned]
-        for version in unpinned[: max(0, len(unpinned) - self._most)]:
-            del self._kept[version]
-            log.info("student is let go", extra={"student": version})
+        return [self._kept.pop(version) for version in unpinned[: max(0, len(unpinned) - self._most)]]
+
+
+def _let_go(unused: list[StudentSession]) -> None:
+    """Free sessions, which takes a while: not under the lock, for which the event loop may wait."""
+    while unused:
+        log.info("student is let go", extra={"student": unused.pop().version})

@@ -57,6 +57,20 @@ def test_a_first_student_that_is_broken_makes_the_gateway_not_ready(gateway):
     refused(answer, 503, "student-not-loaded")
 
 
+def test_a_process_that_starts_with_a_broken_pointer_answers_from_the_student_before(gateway):
+    for version in ("digits-1", "digits-2", "digits-3"):
+        gateway.promote(version)
+    for version in ("digits-2", "digits-3"):
+        gateway.store.students.file(version, "model.onnx").write_bytes(b"damaged")
+    restarted = Live(gateway.store, threads=1)
+    restarted.refresh()
+    assert (restarted.version, restarted.ready) == ("digits-1", True)
+    assert restarted.problem is not None
+    assert "digits-3" in restarted.problem
+    restarted.refresh()
+    assert restarted.version == "digits-1"
+
+
 def test_a_good_promotion_after_a_broken_one_clears_the_problem(gateway):
     gateway.publish("digits-1", b"no graph")
     gateway.store.students.promote("digits-1")
