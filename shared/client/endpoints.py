@@ -20,6 +20,7 @@ from shared.contracts.datasets import DatasetList, DatasetView
 from shared.contracts.findings import TeacherCheckOrder
 from shared.contracts.health import Liveness, Readiness
 from shared.contracts.jobs import JobPage, JobState, JobView
+from shared.contracts.kept import KeptCollection, KeptDeleted, KeptList
 from shared.contracts.predictions import PredictionAnswer
 from shared.contracts.reports import Report
 from shared.contracts.specs import JobSpec, TeacherImportSpec, TransferSetJobSpec
@@ -226,6 +227,30 @@ def clear_traffic(*, revision: int | None = None) -> Call[TrafficView]:
     """Switch all of the traffic policy off; `revision` as `set_traffic` takes it."""
     headers = _if_match(revision)
     return Call("DELETE", "/v1/traffic", contract(TrafficView), headers=headers, repeatable=revision is None)
+
+
+# --- kept images -------------------------------------------------------------------------------------------
+
+
+def kept() -> Call[KeptList]:
+    """Return all collections of images that gateways kept."""
+    return Call("GET", "/v1/kept", contract(KeptList))
+
+
+def kept_collection(collection: str) -> Call[KeptCollection]:
+    """Return how many images a collection has, why they were kept, and by which students."""
+    return Call("GET", "/v1/kept/{collection}", contract(KeptCollection), {"collection": collection})
+
+
+def delete_kept(collection: str, *, datasets: bool = False) -> Call[KeptDeleted]:
+    """Remove every image of a collection; with `datasets` also the datasets that were frozen from it."""
+    return Call(
+        "DELETE",
+        "/v1/kept/{collection}",
+        contract(KeptDeleted),
+        {"collection": collection},
+        query={"datasets": "true"} if datasets else {},
+    )
 
 
 # --- teachers ----------------------------------------------------------------------------------------------
