@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.adapters.oip import AllowedHosts
+from shared.adapters.oip_hosts import AllowedHosts
 
 
 def _hosts(value: object) -> object:

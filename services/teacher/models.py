@@ -9,7 +9,8 @@ from weakref import WeakValueDictionary
 import torch
 from prometheus_client import Gauge
 
-from shared.adapters.oip import AllowedHosts, OipModel
+from shared.adapters.oip import OipModel
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.artefacts.teachers import TeacherStore
 from shared.contracts.teachers import MemberTeacher, MixedEnsemble, RemoteModel, TeacherDescription
 from shared.errors import Corrupt, TeacherChanged, TeacherNotFound

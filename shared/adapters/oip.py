@@ -5,12 +5,10 @@ of the environment not taken. What such a server answers is believed as far as i
 """
 
 import random
-import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
 import numpy as np
@@ -18,9 +16,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from shared.adapters.oip_bodies import HEADER_LENGTH, answered, json_of, request_body
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.contracts.oip import ModelConfiguration, ModelMetadata, OipMessage, ServerMetadata
 from shared.contracts.teachers import RemoteModel
-from shared.errors import OipHostNotAllowed, TeacherAnswerInvalid, TeacherUnavailable
+from shared.errors import TeacherAnswerInvalid, TeacherUnavailable
 
 _MAYBE_AT_ONCE: Final = frozenset({502, 503, 504})
 _MAYBE_LATER: Final = frozenset({408, 425, 429})
@@ -30,63 +29,8 @@ _RETRY_AFTER_S: Final = 5.0
 """What our own client is told where the server names no time."""
 _LARGEST_ANSWER_BYTES: Final = 64 * 2**20
 _LARGEST_WORDS: Final = 300
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_HOST: Final = re.compile(r"^(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<host>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?$")
 
 MetadataT = TypeVar("MetadataT", bound=OipMessage)
-
-
-# --- which servers -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AllowedHosts:
-    """The servers that may be asked, as `TEACHER_OIP_HOSTS` lists them; without a port all are meant."""
-
-    entries: tuple[tuple[str, int | None], ...] = ()
-
-    @classmethod
-    def of(cls, text: str) -> Self:
-        """Return the hosts of a comma list of `host` and `host:port`.
-
-        Raises:
-            ValueError: an entry is no host, such as an address with a scheme.
-        """
-        entries = []
-        for entry in filter(None, (part.strip().lower() for part in text.split(","))):
-            found = _HOST.match(entry)
-            if found is None or int(found["port"] or 1) not in range(1, 65_536):
-                raise ValueError(f"{entry!r} is not of the form host or host:port")
-            port = int(found["port"]) if found["port"] else None
-            entries.append((found["six"] or found["host"], port))
-        return cls(tuple(entries))
-
-    def need(self, url: str) -> None:
-        """Raise where the server of this address may not be asked.
-
-        Raises:
-            OipHostNotAllowed: it is not on the list, or the address is none.
-        """
-        try:
-            parsed = httpx.URL(url)
-            host, port = parsed.raw_host.decode("ascii").lower(), parsed.port
-        except (httpx.InvalidURL, UnicodeDecodeError):
-            raise OipHostNotAllowed(repr(url[:200]), self._listed()) from None
-        port = port or _DEFAULT_PORTS.get(parsed.scheme)
-        if parsed.scheme not in _DEFAULT_PORTS or parsed.userinfo:
-            raise OipHostNotAllowed(repr(url[:200]), self._listed())
-        bare = host.strip("[]")
-        if not any(bare == allowed and of_port in (None, port) for allowed, of_port in self.entries):
-            raise OipHostNotAllowed(f"{host}:{port}", self._listed())
-
-    def __str__(self) -> str:
-        return ",".join(self._listed())
-
-    def _listed(self) -> tuple[str, ...]:
-        return tuple(
-            (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
-            for host, port in self.entries
-        )
 
 
 # --- asking ------------------------------------------------------------------------------------------------

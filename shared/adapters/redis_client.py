@@ -1,15 +1,18 @@
-"""How this project talks to Redis: bounded waits, one immediate retry, one error where it does not answer."""
+"""How this project talks to Redis: bounded waits, one immediate retry, one error where it does not answer.
+
+The client is imported with the first connection: predictions are answered without it, and it takes a tenth of
+the gateway's start.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import redis
-import redis.asyncio
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import JobStoreUnavailable
+
+if TYPE_CHECKING:
+    import redis
+    import redis.asyncio
 
 SOCKET_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 1.0
@@ -18,17 +21,24 @@ _REFUSED = ("OOM", "MISCONF", "READONLY", "LOADING")
 """Beginnings of answers of a server that is up and cannot serve: out of memory or disk, replica, starting."""
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str) -> "redis.Redis":
     """Return a client that connects on first use.
 
     A dead connection, such as one from before a restart of the server, is replaced once; a server that hangs
     is given up after `SOCKET_TIMEOUT_S`.
     """
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)), **_options())
 
 
-def connect_async(url: str) -> redis.asyncio.Redis:
+def connect_async(url: str) -> "redis.asyncio.Redis":
     """Return the same for asyncio."""
+    import redis.asyncio
+    from redis.backoff import NoBackoff
+
     retry = redis.asyncio.retry.Retry(NoBackoff(), 1, (redis.ConnectionError,))
     return redis.asyncio.Redis.from_url(url, retry=retry, **_options())
 
@@ -44,6 +54,8 @@ def _options() -> dict[str, Any]:
 @contextmanager
 def answering() -> Iterator[None]:
     """Turn a Redis that does not answer, or cannot, into `JobStoreUnavailable`."""
+    import redis
+
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError) as error:

@@ -7,8 +7,9 @@ may let two workers run one job. Their artefacts stay apart all the same, being 
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.adapters.redis_client import answering, connect
 from shared.adapters.redis_jobs_records import (
@@ -25,6 +26,10 @@ from shared.contracts.jobs import Failure, JobEvent, JobPage, JobResult, JobStat
 from shared.contracts.specs import JobSpec
 from shared.errors import IdempotencyConflict, JobAlreadyFinal, JobNotFound, LeaseLost, WorkerDied
 from shared.jobs.ports import Grant, Signal
+
+if TYPE_CHECKING:
+    import redis
+    import redis.commands.core
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 
@@ -43,16 +48,22 @@ class RedisJobStore:
             resend_first_s: a queued job without a worker is handed to the reconciler after this, in seconds.
             resend_longest_s: the wait doubles each time, up to this.
         """
-        self._redis = connect(url)
-        self._script = self._redis.register_script(
-            files("shared.adapters").joinpath("redis_jobs.lua").read_text()
-        )
+        self._url = url
         self._resend_first_ms = _milliseconds(resend_first_s)
         self._resend_longest_ms = _milliseconds(resend_longest_s)
 
+    @cached_property
+    def _redis(self) -> "redis.Redis":
+        return connect(self._url)
+
+    @cached_property
+    def _script(self) -> "redis.commands.core.Script":
+        return self._redis.register_script(files("shared.adapters").joinpath("redis_jobs.lua").read_text())
+
     def close(self) -> None:
         """Close all connections."""
-        self._redis.close()
+        if "_redis" in self.__dict__:
+            self._redis.close()
 
     def ping(self) -> None:
         """Return where Redis answers; raises `JobStoreUnavailable` otherwise."""

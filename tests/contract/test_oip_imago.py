@@ -8,7 +8,8 @@ import pytest
 
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
-from shared.adapters.oip import AllowedHosts, OipModel, OipServer
+from shared.adapters.oip import OipModel, OipServer
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.adapters.oip_models import find_model
 from shared.artefacts.store import ArtefactStore
 from shared.errors import TeacherAnswerInvalid

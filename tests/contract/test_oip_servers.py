@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from services.teacher.models import Teachers
-from shared.adapters.oip import AllowedHosts, OipModel, OipServer
+from shared.adapters.oip import OipModel, OipServer
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.adapters.oip_models import find_model
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.teachers import RemoteModel

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from services.worker.stages.importing.draft import Read
 from services.worker.stages.importing.said import Said, class_names, need_count, preprocessing_of
 from services.worker.stages.importing.wholes import seen_by
-from shared.adapters.oip import AllowedHosts, OipModel, OipServer
+from shared.adapters.oip import OipModel, OipServer
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.adapters.oip_models import find_model
 from shared.contracts.datasets import DatasetManifest
 from shared.contracts.teacher_sources import OipSource

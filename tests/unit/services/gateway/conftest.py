@@ -7,7 +7,7 @@ import pytest
 
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
-from shared.adapters.oip import AllowedHosts
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.artefacts.store import ArtefactStore
 from shared.jobs.memory_store import MemoryJobStore
 from tests.support.gateway_in_process import InProcessGateway, MemoryDispatcher, TestClient

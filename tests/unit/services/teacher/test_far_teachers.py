@@ -11,7 +11,8 @@ from safetensors.numpy import load, save
 from services.teacher.app import create_app
 from services.teacher.settings import TeacherSettings
 from shared.adapters import oip
-from shared.adapters.oip import AllowedHosts, OipModel
+from shared.adapters.oip import OipModel
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.adapters.teacher_wire import refusal
 from shared.contracts.teachers import RemoteModel
 from shared.errors import TeacherChanged

@@ -12,7 +12,7 @@ from services.teacher.device import answer
 from services.teacher.lanes import Part
 from services.teacher.models import Teachers
 from shared.adapters import oip
-from shared.adapters.oip import AllowedHosts
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp, ResNet
 from shared.contracts.teachers import RemoteModel

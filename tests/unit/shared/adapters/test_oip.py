@@ -10,7 +10,8 @@ import torch
 from pydantic import ValidationError
 
 from shared.adapters import oip
-from shared.adapters.oip import AllowedHosts, OipModel, OipServer
+from shared.adapters.oip import OipModel, OipServer
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.adapters.oip_models import find_model
 from shared.contracts.images import ImageInput
 from shared.contracts.teachers import RemoteModel

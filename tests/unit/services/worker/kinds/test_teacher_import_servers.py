@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.adapters.oip import AllowedHosts
+from shared.adapters.oip_hosts import AllowedHosts
 from shared.contracts.teacher_sources import (
     OipSource,
 )
