@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from services.gateway.state import Gateway
 from shared.artefacts.store import ArtefactStore
 from shared.jobs.memory_store import MemoryJobStore
 from tests.support.student_bundles import write_bundle
@@ -38,6 +39,15 @@ class InProcessGateway:
     store: ArtefactStore
     jobs: MemoryJobStore
     dispatcher: MemoryDispatcher
+
+    @property
+    def parts(self) -> Gateway:
+        """What the routes are handed, from under the app's wrappers."""
+        app = self.client.app
+        while not hasattr(app, "state"):
+            app = app.app
+        parts: Gateway = app.state.gateway
+        return parts
 
     def publish(self, version: str, model: bytes | None = None, **facts: object) -> None:
         def build(directory: Path) -> None:

@@ -114,7 +114,7 @@ def test_names_that_the_client_made_up_touch_no_file(gateway):
 
 
 def test_more_uploads_than_are_taken_in_at_a_time_are_told_to_wait(gateway):
-    gateway.client.app.app.state.gateway.uploads.total_tokens = 0
+    gateway.parts.uploads.total_tokens = 0
     answer = upload(gateway, zipped(folders(a=3, b=3)))
     refused(answer, 503, "queue-full")
     assert answer.headers["Retry-After"] == "5"

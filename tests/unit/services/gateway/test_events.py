@@ -94,7 +94,7 @@ def test_a_stream_outlives_a_job_store_that_is_away_for_a_moment(gateway, job, m
 def test_a_silent_stream_is_kept_alive_and_ends_when_the_gateway_stops(gateway, job, monkeypatch):
     monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.05)
     there = gateway.jobs.events
-    draining = gateway.client.app.app.state.gateway.draining
+    draining = gateway.parts.draining
     began = time.monotonic()
 
     def stops_after_a_while(*arguments):

@@ -27,7 +27,7 @@ def test_a_gateway_without_a_promoted_student_is_ready_for_jobs(gateway):
 
 
 def test_a_draining_gateway_lives_and_is_not_ready(gateway):
-    gateway.client.app.app.state.gateway.draining.begun = True
+    gateway.parts.draining.begun = True
     assert ready(gateway)[0] == 503
     assert gateway.client.get("/health/live").status_code == 200
 

@@ -315,7 +315,7 @@ def test_other_media_types_are_refused(gateway: InProcessGateway):
 
 
 def test_more_uploads_than_are_taken_in_at_a_time_are_told_to_wait(gateway: InProcessGateway):
-    gateway.client.app.app.state.gateway.uploads.total_tokens = 0
+    gateway.parts.uploads.total_tokens = 0
     refused(send(gateway, TRANSFORMERS, FOLDER), 503, "queue-full")
 
 
