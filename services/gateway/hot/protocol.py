@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.gateway.errors import STATUSES
 from services.gateway.hot import heads
+from services.gateway.hot.apart import is_small
 from services.gateway.hot.asked import DEADLINE_HEADER, Asked, Options
 from services.gateway.hot.heads import Head
 from services.gateway.routes.predictions import (
@@ -26,7 +27,6 @@ from services.gateway.routes.predictions import (
     STUDENT_HEADER,
     answer_apart,
     ask,
-    is_small,
     options_of,
 )
 from services.gateway.state import Gateway

@@ -2,31 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
-import anyio.to_thread
 import numpy as np
 
 from services.gateway.hot.answered import Found
+from services.gateway.hot.apart import in_thread, is_long_call, is_small, settle
 from services.gateway.hot.asked import Asked, Done, Options, need_time
-from services.gateway.hot.batches import LOOP_S, call
+from services.gateway.hot.batches import call
 from services.gateway.oip.answers import Answer
 from services.gateway.oip.compression import Coding, inflated
 from services.gateway.oip.requests import SMALL_JSON, Inference, header_size, inference
 from services.gateway.oip.tensors import LOGITS
-from services.gateway.routes.predictions import is_small
 from services.gateway.state import Gateway
-from shared.errors import QueueFull
 from shared.serving.images import pixels, stacked
 from shared.serving.session import StudentSession
 
 _SMALL_BYTES = 2**20
 """Of raw pixels: up to here, cutting them into images takes no time to speak of."""
-_SMALL_MODEL_S = 0.005
-
-T = TypeVar("T")
 
 
 async def read(
@@ -74,7 +67,7 @@ async def answer(
     """
     writing = Answer(wanted)
     found: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    done = partial(_settle, found)
+    done = partial(settle, found)
     if _is_small(student, wanted):
         gateway.batches.need_room(student, wanted.rows)
         gateway.batches.submit(_asked(gateway, student, wanted, options, done, writing))
@@ -91,26 +84,13 @@ async def answer(
     return await found, writing.header_length
 
 
-async def in_thread(gateway: Gateway, work: Callable[[], T]) -> T:
-    """Return what `work` returns, in one of the threads for large requests.
-
-    Raises:
-        QueueFull: too many wait for one.
-    """
-    if gateway.heavy.statistics().tasks_waiting >= gateway.settings.max_waiting:
-        raise QueueFull("large predictions", gateway.settings.max_waiting, retry_after_s=1.0)
-    return await anyio.to_thread.run_sync(work, limiter=gateway.heavy)
-
-
 def _is_small(student: StudentSession, wanted: Inference) -> bool:
     """Tell whether a request can wait for the next call of the student like the others."""
     if wanted.wants(LOGITS):
         return False  # calls for many give probabilities alone
     if wanted.pixels is None:
         return is_small(student, wanted.encoded)
-    if student.call_s <= LOOP_S and wanted.rows * student.seconds_per_image > _SMALL_MODEL_S:
-        return False
-    return len(wanted.pixels) <= _SMALL_BYTES
+    return len(wanted.pixels) <= _SMALL_BYTES and not is_long_call(student, wanted.rows)
 
 
 def _asked(
@@ -150,12 +130,3 @@ def _with_logits(asked: Asked, writing: Answer) -> Found | Exception:
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, : asked.top]
     ranked = np.take_along_axis(probabilities, order, axis=1)
     return Found(order.tolist(), ranked.tolist(), probabilities, began, model_s)
-
-
-def _settle(answer: "asyncio.Future[bytes]", found: bytes | Exception) -> None:
-    if answer.done():
-        return  # the request was cancelled
-    if isinstance(found, Exception):
-        answer.set_exception(found)
-    else:
-        answer.set_result(found)

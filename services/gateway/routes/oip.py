@@ -10,13 +10,15 @@ from functools import cache, partial
 from importlib import metadata
 from typing import Any, Final
 
+import anyio.to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from services.gateway.hot.apart import in_thread
 from services.gateway.hot.asked import DEADLINE_HEADER, MOST_DEADLINE_MS, Options, deadline_of
-from services.gateway.oip.compression import ONE_PACKET, coding_of, deflated, wanted_coding
-from services.gateway.oip.inference import answer, in_thread, read
+from services.gateway.oip.compression import ONE_PACKET, Coding, coding_of, deflated, wanted_coding
+from services.gateway.oip.inference import answer, read
 from services.gateway.oip.refusals import PREFIX, OipRoute, documented
 from services.gateway.oip.tensors import described
 from services.gateway.routes.predictions import CANARY_HEADER, STUDENT_HEADER
@@ -54,6 +56,8 @@ from shared.serving.session import StudentSession
 MODEL: Final = f"{PREFIX}/models/{{name}}"
 VERSION: Final = f"{MODEL}/versions/{{version}}"
 
+_PACKED_AT_ONCE: Final = 2**16
+"""Bytes of an answer that are compressed in about a millisecond."""
 _EXTENSIONS: Final = ("classification", BINARY_EXTENSION)
 
 router = APIRouter(tags=["oip"], route_class=OipRoute)
@@ -165,8 +169,15 @@ async def infer(request: Request) -> Response:
         told[HEADER_LENGTH] = str(header_length)
     if len(body) > ONE_PACKET and (coding := wanted_coding(headers.get("Accept-Encoding"))) is not None:
         told["Content-Encoding"] = coding
-        body = await in_thread(gateway, partial(deflated, body, coding))
+        body = await _packed(gateway, body, coding)
     return Response(body, media_type=JSON if header_length is None else OCTETS, headers=told)
+
+
+async def _packed(gateway: Gateway, body: bytes, coding: Coding) -> bytes:
+    if len(body) <= _PACKED_AT_ONCE:
+        return deflated(body, coding)
+    # However many wait for a thread: the student has answered already.
+    return await anyio.to_thread.run_sync(partial(deflated, body, coding), limiter=gateway.heavy)
 
 
 # --- the server --------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-import anyio.to_thread
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -23,6 +22,7 @@ from starlette.responses import Response
 from services.gateway import examples
 from services.gateway.errors import STATUSES
 from services.gateway.hot.answered import Found
+from services.gateway.hot.apart import in_thread, is_small, settle
 from services.gateway.hot.asked import (
     DEADLINE_HEADER,
     MOST_DEADLINE_MS,
@@ -32,7 +32,7 @@ from services.gateway.hot.asked import (
     deadline_of,
     need_time,
 )
-from services.gateway.hot.batches import LOOP_S, call
+from services.gateway.hot.batches import call
 from services.gateway.parts import PartBegins, PartData, media_type, parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
@@ -52,7 +52,7 @@ from shared.errors import (
     TooManyImages,
     UnsupportedMediaType,
 )
-from shared.serving.images import EncodedImage, pixels, pixels_of
+from shared.serving.images import EncodedImage, pixels
 from shared.serving.session import StudentSession
 
 PATH = "/v1/predictions"
@@ -63,10 +63,6 @@ CANARY_HEADER = "X-Canary-Key"
 
 _DEFAULT_TOP = 5
 _MOST_TOP = 1000
-_SMALL_PIXELS = 512 * 512
-"""Up to here a PNG is decoded in a few milliseconds; the event loop can wait for that."""
-_SMALL_BYTES = 2**20
-_SMALL_MODEL_S = 0.005
 _NUMBER = re.compile(r"[0-9.eE+-]{1,32}")
 """What may be one: Python's `float` takes spaces, underscores and other alphabets' digits, too."""
 
@@ -175,7 +171,7 @@ async def predict(request: Request) -> Response:
     student = gateway.traffic.student(request.headers.get(CANARY_HEADER))
     if is_small(student, images):
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        ask(gateway, student, images, options, partial(_settle, answer))
+        ask(gateway, student, images, options, partial(settle, answer))
         body = await answer
     else:
         body = await answer_apart(gateway, student, images, options)
@@ -214,18 +210,15 @@ async def answer_apart(
         InvalidImage: one of them is no image, or not whole.
         ImageTooLarge: one of them is over a limit.
     """
-    if gateway.heavy.statistics().tasks_waiting >= gateway.settings.max_waiting:
-        raise QueueFull("large predictions", gateway.settings.max_waiting, retry_after_s=1.0)
-
     answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def work() -> tuple[Asked, Found | Exception]:
         need_time(options)
-        asked = _decoded(gateway, student, images, options, partial(_settle, answer))
+        asked = _decoded(gateway, student, images, options, partial(settle, answer))
         asked.queued = time.perf_counter()
         return asked, call([asked])
 
-    asked, found = await anyio.to_thread.run_sync(work, limiter=gateway.heavy)
+    asked, found = await in_thread(gateway, work)
     gateway.batches.finish([asked], found)
     return await answer
 
@@ -244,29 +237,6 @@ def _decoded(
         done=done,
         threshold=gateway.traffic.threshold(student) if options.threshold is None else options.threshold,
     )
-
-
-def _settle(answer: "asyncio.Future[bytes]", found: bytes | Exception) -> None:
-    if answer.done():
-        return  # the request was cancelled
-    if isinstance(found, Exception):
-        answer.set_exception(found)
-    else:
-        answer.set_result(found)
-
-
-def is_small(student: StudentSession, images: Sequence[EncodedImage]) -> bool:
-    """Tell whether answering takes so little that a thread would cost more than it frees."""
-    on_loop = student.call_s <= LOOP_S
-    if on_loop and len(images) * student.seconds_per_image > _SMALL_MODEL_S:
-        return False
-    size = size_bytes = 0
-    for image in images:
-        size_bytes += len(image.data)
-        size += pixels_of(image)
-        if size > _SMALL_PIXELS or size_bytes > _SMALL_BYTES:
-            return False
-    return True
 
 
 async def _images(request: Request, settings: GatewaySettings) -> list[EncodedImage]:

@@ -3,7 +3,7 @@ import zlib
 
 import pytest
 
-from services.gateway.routes import predictions
+from services.gateway.hot import apart
 from shared.contracts.images import ImageInput
 from shared.contracts.predictions import PredictionAnswer
 from tests.support.gateway_in_process import PNG_TYPE, image_file, refused
@@ -80,7 +80,7 @@ def test_an_image_of_another_size_is_resized_to_what_the_student_takes(gateway):
 def test_a_large_image_is_answered_off_the_event_loop_in_the_same_way(gateway, monkeypatch):
     gateway.promote("digits-1")
     here = answered(predict(gateway, image_file(300, 300)))
-    monkeypatch.setattr(predictions, "_SMALL_PIXELS", 100)
+    monkeypatch.setattr(apart, "_SMALL_PIXELS", 100)
     there = answered(predict(gateway, image_file(300, 300)))
     assert there.predictions == here.predictions
 
