@@ -6,7 +6,17 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 
-from services.cli.commands import datasets, experiments, jobs, kept, run, students, teachers, transfer_sets
+from services.cli.commands import (
+    datasets,
+    experiments,
+    jobs,
+    kept,
+    run,
+    students,
+    teachers,
+    traffic,
+    transfer_sets,
+)
 from services.cli.commands.common import Outside
 from services.cli.commands.predict import predict
 from services.cli.errors import CommandFailed, StackFailed, line
@@ -27,6 +37,7 @@ app.command()(predict)
 app.add_typer(students.app, name="students")
 app.add_typer(kept.app, name="kept")
 app.command()(kept.redistil)
+app.add_typer(traffic.app, name="traffic")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(teachers.app, name="teachers")
 app.add_typer(transfer_sets.app, name="transfer-sets")
