@@ -132,6 +132,7 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         image_limits=ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels),
     )
     gateway.batches.escalate = gateway.escalations
+    traffic.on_change.append(gateway.escalations.follow)
     gateway.escalations.on_escalated.append(
         lambda one: gateway.keeper.offer(one.student, one.pixels, "escalated")
     )
@@ -176,8 +177,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             with suppress(asyncio.CancelledError):
                 await watch
         gateway.batches.stop()
-        await gateway.escalations.close()
         gateway.counting.flush()
         await asyncio.to_thread(gateway.shadow.stop)
+        await gateway.escalations.close()
         await asyncio.to_thread(gateway.keeper.stop)
         gateway.versions.close()

@@ -94,6 +94,7 @@ class Escalations:
         self._policy = policy
         self._queue: deque[_Waiting] = deque()
         self._questions: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
         self._scheduled = False
         self._closed = False
 
@@ -124,6 +125,11 @@ class Escalations:
             # What this turn of the loop escalates goes together.
             loop.call_soon(self._ask)
 
+    def follow(self) -> None:
+        """Get ready to ask where the policy has a cascade: the first question shall be in time, too."""
+        if self._policy().cascade is not None and self._opening is None and not self._closed:
+            self._opening = asyncio.get_running_loop().create_task(self._asker.open())
+
     async def close(self) -> None:
         """Answer all that wait by their students, and close the connections."""
         self._closed = True
@@ -134,6 +140,8 @@ class Escalations:
         await asyncio.gather(*questions, return_exceptions=True)
         for waiting in [*self._queue]:
             self._late(waiting)
+        if self._opening is not None:
+            await self._opening
         await self._asker.close()
 
     def _deadline_s(self) -> float:

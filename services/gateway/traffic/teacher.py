@@ -126,6 +126,10 @@ class TeacherAsker:
         breaker.succeeded()
         return answers
 
+    async def open(self) -> None:
+        """Load what asking needs, which the first question does otherwise. It connects to nobody."""
+        await self._opened()
+
     async def close(self) -> None:
         """Close all connections."""
         if self._http is not None:

@@ -51,6 +51,7 @@ class Teacher:
         self.go.set()
         self.error: Exception | None = None
         self.closed = False
+        self.opened = 0
 
     def able(self, card: StudentCard) -> bool:
         return self.willing
@@ -62,6 +63,9 @@ class Teacher:
             raise self.error
         return np.tile(np.array([0.125, 0.25, 0.625], np.float32), (len(images), 1))
 
+    async def open(self) -> None:
+        self.opened += 1
+
     async def close(self) -> None:
         self.closed = True
 
@@ -72,8 +76,8 @@ class Gateway:
     def __init__(self, teacher: Teacher, deadline_ms: int) -> None:
         self.student = Student()
         self.teacher = teacher
-        policy = TrafficPolicy(cascade=Cascade(threshold=0.5, deadline_ms=deadline_ms))
-        self.escalations = Escalations(teacher, lambda: policy)  # type: ignore[arg-type]
+        self.policy = TrafficPolicy(cascade=Cascade(threshold=0.5, deadline_ms=deadline_ms))
+        self.escalations = Escalations(teacher, lambda: self.policy)  # type: ignore[arg-type]
         self.told: list[tuple[int, list[float] | None]] = []
         self.escalations.on_escalated.append(
             lambda one: self.told.append(
@@ -317,6 +321,21 @@ def test_whoever_looks_on_hears_of_each_escalated_image_and_of_late_answers_too(
         gateway.teacher.willing = False
         await gateway.ask(43)
         assert gateway.told[1:] == [(41, said), (42, None), (43, None)]
+
+    run(scenario)
+
+
+def test_a_gateway_gets_ready_to_ask_once_the_policy_has_a_cascade():
+    async def scenario(gateway: Gateway) -> None:
+        policy, gateway.policy = gateway.policy, TrafficPolicy()
+        gateway.escalations.follow()
+        await asyncio.sleep(0.01)
+        assert gateway.teacher.opened == 0
+        gateway.policy = policy
+        gateway.escalations.follow()
+        gateway.escalations.follow()
+        await asyncio.sleep(0.01)
+        assert gateway.teacher.opened == 1
 
     run(scenario)
 
