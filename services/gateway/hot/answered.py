@@ -15,7 +15,7 @@ class Found(NamedTuple):
     order: list[list[int]]
     """For each image its most probable classes, most probable first: as many as anybody asked for."""
     ranked: list[list[float]]
-    """Their probabilities."""
+    """Their probabilities, to six decimals, which is what float32 carries."""
     probabilities: Float32[np.ndarray, "images classes"]
     """Of all classes, in the order of the classes."""
     began: float

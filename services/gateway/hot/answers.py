@@ -7,26 +7,31 @@ import orjson
 from services.gateway.hot.answered import Found
 from services.gateway.hot.asked import Asked
 
-_DIGITS = 6
-"""Decimals of a probability: what float32 carries."""
 
+def body(asked: Asked, found: Found, first: int = 0) -> bytes:
+    """Return the answer to one request.
 
-def body(asked: Asked, found: Found) -> bytes:
-    """Return the answer to one request, from what the student says of its images."""
+    Args:
+        asked: the request.
+        found: what the student says of its images, perhaps among others.
+        first: where its images begin there.
+    """
     names = asked.student.classes
     top = asked.top
-    predictions = [
-        {
-            "predicted": names[ranks[0]],
-            "classes": [
-                {"name": names[i], "probability": round(p, _DIGITS)}
-                for i, p in zip(ranks[:top], row, strict=False)
-            ],
-            "file": file,
-            "answered_by": "student",
-        }
-        for file, ranks, row in zip(asked.files, found.order, found.ranked, strict=True)
-    ]
+    predictions = []
+    for place, file in enumerate(asked.files, first):
+        ranks = found.order[place][:top]
+        predictions.append(
+            {
+                "predicted": names[ranks[0]],
+                "classes": [
+                    {"name": names[i], "probability": p}
+                    for i, p in zip(ranks, found.ranked[place], strict=False)
+                ],
+                "file": file,
+                "answered_by": "student",
+            }
+        )
     for image in found.by_teacher:
         predictions[image]["answered_by"] = "teacher"
     return orjson.dumps(
@@ -35,9 +40,14 @@ def body(asked: Asked, found: Found) -> bytes:
             "temperature": 1.0,
             "predictions": predictions,
             "timing": {
-                "decode_ms": round(asked.decode_s * 1e3, 3),
-                "model_ms": round(found.model_s * 1e3, 3),
-                "total_ms": round((time.perf_counter() - asked.began) * 1e3, 3),
+                "decode_ms": _ms(asked.decode_s),
+                "model_ms": _ms(found.model_s),
+                "total_ms": _ms(time.perf_counter() - asked.began),
             },
         }
     )
+
+
+def _ms(seconds: float) -> float:
+    """Return milliseconds to three decimals. `round` would write the number out and read it again."""
+    return int(seconds * 1e6 + 0.5) / 1e3
