@@ -8,6 +8,7 @@ PYTHON ?= python3
 TORCH_INDEX_URL ?=
 TEST_PROCESSES ?= 2
 PEERS ?=
+BENCH_OPTIONS ?=
 
 BIN := .venv/bin
 RUNTIME := .venv/.runtime-installed
@@ -47,7 +48,7 @@ test: $(DEV)  ## Run the whole test suite but the containers, in TEST_PROCESSES 
 	$(BIN)/python -m pytest -m "not compose" -n $(TEST_PROCESSES) --dist loadfile
 
 bench-serving: $(DEV)  ## Compare the gateway with others: make bench-serving PEERS=mosec,litserve,bentoml
-	$(BIN)/python -m benchmarks.serving --peers "$(PEERS)"
+	$(BIN)/python -m benchmarks.serving --peers "$(PEERS)" $(BENCH_OPTIONS)
 
 test-compose: $(DEV)  ## Do the main job in real containers; skips where no engine answers.
 	$(BIN)/python -m pytest -m compose tests/compose

@@ -3,19 +3,15 @@
 python litserve_server.py PORT MODEL HEIGHT WIDTH CHANNELS SETTING
 """
 
-import io
 import sys
 from typing import Any
 
 import litserve
 import numpy as np
-import onnxruntime
-from PIL import Image
+from model import Model, words
 
-PORT, MODEL = int(sys.argv[1]), sys.argv[2]
-HEIGHT, WIDTH, CHANNELS = map(int, sys.argv[3:6])
-WORKERS, _, _REST = sys.argv[6].partition("x")
-BATCH, _, WAIT_MS = _REST.partition("@")
+PORT, MODEL, *SIZE = sys.argv[1:6]
+WORKERS, BATCH, WAIT_MS = words(sys.argv[6])
 
 
 class Student(litserve.LitAPI):
@@ -23,21 +19,17 @@ class Student(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(MODEL, options)
+        self.model = Model(MODEL, *map(int, SIZE))
 
     def decode_request(self, request):  # a type would make it a parameter of the query
         """Return the pixels of one request."""
-        image = Image.open(io.BytesIO(request["request"].file.read()))
-        converted = image.convert("L" if CHANNELS == 1 else "RGB")
-        return np.asarray(converted, dtype=np.uint8).reshape(HEIGHT, WIDTH, CHANNELS)
+        return self.model.decode(request["request"].file.read())
 
     def predict(self, images: Any) -> Any:
         """Return probabilities."""
-        rows = np.asarray(images).reshape(-1, HEIGHT, WIDTH, CHANNELS)
-        found = self.session.run(["probabilities"], {"images": rows})[0]
-        return found if int(BATCH) > 1 else found[0]
+        if BATCH > 1:
+            return self.model.probabilities(np.asarray(images))
+        return self.model.probabilities(images[None])[0]
 
     def encode_response(self, output: Any) -> dict[str, list[float]]:
         """Return what becomes JSON."""
@@ -45,6 +37,6 @@ class Student(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    api = Student(max_batch_size=int(BATCH), batch_timeout=float(WAIT_MS) / 1000)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(WORKERS))
-    server.run(port=PORT, generate_client_file=False, log_level="warning")
+    api = Student(max_batch_size=BATCH, batch_timeout=WAIT_MS / 1000)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=WORKERS)
+    server.run(port=int(PORT), generate_client_file=False, log_level="warning")
