@@ -19,6 +19,7 @@ from services.gateway.live import Live
 from services.gateway.oip.models import Models
 from services.gateway.oip.refusals import PREFIX as OIP
 from services.gateway.oip.refusals import OipErrors
+from services.gateway.routes.oip import short_way
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
 from services.gateway.traffic.cascade import Escalations
@@ -77,7 +78,7 @@ class _LateCelery:
 def create_app(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher) -> ASGIApp:
     """Return the gateway behind its boundary: request ids, body limits, metrics, a last answer."""
     boundary = Boundary(
-        create_api(settings, jobs=jobs, dispatcher=dispatcher),
+        short_way(create_api(settings, jobs=jobs, dispatcher=dispatcher)),
         limit_bytes=settings.max_body_bytes,
         limits_bytes={
             "/v1/predictions": settings.max_prediction_bytes,

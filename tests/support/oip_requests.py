@@ -11,6 +11,13 @@ LENGTH = "Inference-Header-Content-Length"
 INFER = "/v2/models/digits/infer"
 
 
+def parts_of(app: Any) -> Any:
+    """Return the parts that the app under its wrappers holds."""
+    while not hasattr(getattr(app, "state", None), "gateway"):
+        app = app.app
+    return app.state.gateway
+
+
 def digits(rows: int = 1, *, seed: int = 0) -> NDArray[np.uint8]:
     """Return grey images of noise."""
     return np.random.default_rng(seed).integers(0, 256, (rows, 28, 28, 1), dtype=np.uint8)

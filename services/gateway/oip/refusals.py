@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import Request
@@ -96,7 +97,7 @@ def documented(*errors: type[DistillationError]) -> dict[int | str, dict[str, An
 
 
 def _is_problem(start: Message) -> bool:
-    return any(
+    return start["status"] >= HTTPStatus.BAD_REQUEST and any(
         name.lower() == b"content-type" and value.startswith(PROBLEM_MEDIA_TYPE.encode())
         for name, value in start["headers"]
     )

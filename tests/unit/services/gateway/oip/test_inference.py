@@ -15,7 +15,17 @@ from shared.contracts.images import ImageInput
 from shared.contracts.oip import InferenceRequest, InferenceResponse
 from shared.serving.session import StudentSession
 from tests.support.gateway_in_process import image_file
-from tests.support.oip_requests import INFER, LENGTH, ask, binary, digits, pixel_tensor, refused, strings
+from tests.support.oip_requests import (
+    INFER,
+    LENGTH,
+    ask,
+    binary,
+    digits,
+    parts_of,
+    pixel_tensor,
+    refused,
+    strings,
+)
 from tests.support.student_bundles import mlp_onnx
 
 
@@ -231,7 +241,7 @@ def test_requests_are_counted_like_predictions(gateway, student):
 
 def test_one_call_of_the_student_answers_both_protocols_together(live, monkeypatch):
     """What one turn of the event loop brings is one call, whatever route it came by."""
-    parts = live.client.app.app.app.state.gateway
+    parts = parts_of(live.client.app)
     calls: list[list[int]] = []
     monkeypatch.setattr(
         parts.batches, "observers", [lambda one: calls.append([len(a.pixels) for a in one.batch])]
@@ -273,7 +283,7 @@ def test_a_deadline_that_is_none_is_refused(gateway, student):
 
 
 def test_too_much_that_waits_is_refused_with_the_time_to_come_again(gateway, student, monkeypatch):
-    parts = gateway.client.app.app.app.state.gateway
+    parts = parts_of(gateway.client.app)
     monkeypatch.setattr(parts.batches._turn, "images", 10**6)
     monkeypatch.setattr(parts.batches._thread, "images", 10**6)
     answer = gateway.client.post(INFER, json=ask(digits()))

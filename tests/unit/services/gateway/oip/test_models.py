@@ -3,7 +3,7 @@
 import pytest
 
 from shared.contracts.oip import ModelMetadata
-from tests.support.oip_requests import refused
+from tests.support.oip_requests import parts_of, refused
 from tests.support.student_bundles import mlp_onnx
 
 
@@ -19,7 +19,7 @@ def test_the_process_lives_and_is_ready_without_a_student(gateway):
 
 
 def test_it_is_not_ready_where_the_promoted_student_cannot_be_loaded(gateway):
-    gateway.client.app.app.app.state.gateway.live.problem = "its graph does not load"
+    parts_of(gateway.client.app).live.problem = "its graph does not load"
     answer = gateway.client.get("/v2/health/ready")
     assert (answer.status_code, answer.json()) == (503, {"ready": False})
 
@@ -118,6 +118,6 @@ def test_a_fault_of_ours_has_the_form_of_the_protocol_too(gateway, monkeypatch, 
     def broken() -> None:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(gateway.client.app.app.app.state.gateway.models, "versions", broken)
+    monkeypatch.setattr(parts_of(gateway.client.app).models, "versions", broken)
     refused(gateway.client.get("/v2/models/nobody"), 500, "internal-error")
     assert "no such luck" in caplog.text
