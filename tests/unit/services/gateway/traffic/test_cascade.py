@@ -220,6 +220,22 @@ def test_a_late_teacher_costs_the_deadline_and_no_answer():
     run(scenario, deadline_ms=20)
 
 
+def test_the_deadline_of_a_request_that_was_answered_is_forgotten():
+    async def scenario(gateway: Gateway) -> None:
+        loop, timers = asyncio.get_running_loop(), []
+        call_later = loop.call_later
+
+        def noted(*args: Any) -> asyncio.TimerHandle:
+            timers.append(call_later(*args))
+            return timers[-1]
+
+        loop.call_later = noted  # type: ignore[method-assign]
+        await gateway.ask(40)
+        assert [timer.cancelled() for timer in timers] == [True]
+
+    run(scenario)
+
+
 def test_the_deadline_of_the_request_is_kept_where_it_is_the_shorter_one():
     async def scenario(gateway: Gateway) -> None:
         gateway.teacher.go.clear()
