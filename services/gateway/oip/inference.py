@@ -4,12 +4,10 @@ import asyncio
 import time
 from functools import partial
 
-import numpy as np
-
 from services.gateway.hot.answered import Found
 from services.gateway.hot.apart import in_thread, is_long_call, is_small, settle
 from services.gateway.hot.asked import Asked, Done, Options, need_time
-from services.gateway.hot.batches import call
+from services.gateway.hot.batches import call, most_probable
 from services.gateway.oip.answers import Answer
 from services.gateway.oip.compression import Coding, inflated
 from services.gateway.oip.requests import SMALL_JSON, Inference, header_size, inference
@@ -127,6 +125,4 @@ def _with_logits(asked: Asked, writing: Answer) -> Found | Exception:
         return error
     model_s = time.perf_counter() - began
     writing.logits = logits
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, : asked.top]
-    ranked = np.take_along_axis(probabilities, order, axis=1)
-    return Found(order.tolist(), ranked.tolist(), probabilities, began, model_s)
+    return Found(*most_probable(probabilities, asked.top), probabilities, began, model_s)
