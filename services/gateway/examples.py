@@ -5,6 +5,7 @@ from typing import Any
 
 from shared.contracts.architectures import Mlp
 from shared.contracts.base import Contract
+from shared.contracts.cascade import CascadeCurve, CascadePoint
 from shared.contracts.comparisons import (
     Bounds,
     CalibrationDrift,
@@ -205,6 +206,17 @@ CARD = StudentCard(
     ),
     latency=(Latency(batch=1, p50_ms=0.14, p99_ms=0.21, calls=1000, threads=1),),
     onnx_largest_difference=2.4e-6,
+    cascade=CascadeCurve(
+        validation_images=500,
+        test_images=1000,
+        student_accuracy=0.962,
+        teacher_accuracy=0.971,
+        points=(
+            CascadePoint(chosen_share=0.0, threshold=0.0, share=0.0, accuracy=0.962),
+            CascadePoint(chosen_share=0.05, threshold=0.8125, share=0.048, accuracy=0.972),
+            CascadePoint(chosen_share=1.0, threshold=1.0, share=0.993, accuracy=0.971),
+        ),
+    ),
     files={"model.onnx": BundleFile(sha256=_DIGEST, size_bytes=5_110_123)},
 )
 STUDENTS = StudentList(
