@@ -81,7 +81,7 @@ def test_one_question_is_about_copies_of_one_student_for_one_other_and_about_so_
 
 
 def test_room_for_copies_comes_back_when_they_are_taken(student):
-    copies = Copies(most_images=2, most_bytes=1000)
+    copies = Copies(most_images=2, most_bytes=8)  # of four bytes each
     assert copies.add(copy(student, 1, 2))
     assert not copies.add(copy(student, 3))
     copies.take(1)

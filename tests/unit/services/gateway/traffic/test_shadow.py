@@ -116,17 +116,18 @@ def test_a_shadow_student_sees_what_the_live_one_answered_and_is_counted_where_t
 
     async def scenario():
         gateway.ask(0, 2, 1)
+        gateway.ask(1)
         gateway.ask(2)
-        await until(lambda: compared(candidate.version, "live", live.version)[0] == 4)
+        await until(lambda: compared(candidate.version, "live", live.version)[0] == 5)
 
     gateway.run(scenario)
-    assert compared(candidate.version, "live", live.version) == (4, 2)
+    assert compared(candidate.version, "live", live.version) == (5, 2)
     assert gateway.differed == [(live.version, 2)] * 2
-    assert len(gateway.answers) == 2
+    assert len(gateway.answers) == 3
     assert threading.main_thread() not in candidate.threads
     role = {"student": candidate.version, "role": "shadow"}
-    assert counted("imago_prediction_confidence_count", **role) == 4
-    assert counted("imago_predicted_class_total", **role, **{"class": "one"}) == 3
+    assert counted("imago_prediction_confidence_count", **role) == 5
+    assert counted("imago_predicted_class_total", **role, **{"class": "one"}) == 4
     assert counted("imago_predictions_total", student=candidate.version) == 0
 
 
@@ -158,6 +159,40 @@ def test_what_the_canary_answered_is_shown_to_the_live_student_and_not_the_other
     assert gateway.differed == [(canary.version, 1)]
     assert canary.calls == [2]
     assert counted("imago_prediction_confidence_count", student=live.version, role="shadow") == 2
+
+
+def test_neither_the_canary_nor_a_version_asked_for_by_name_is_shown_to_the_shadow_student(versions):
+    live, candidate = Student(versions[0], [0]), Student(versions[1], [0])
+    canary, named = Student(f"{versions[0]}-canary", [0]), Student(f"{versions[0]}-named", [0])
+    policy = TrafficPolicy(
+        canary=Canary(version="s-3", share=0.5), shadow=ShadowPolicy(to="student", version="s-2")
+    )
+    gateway = Gateway(live, policy, canary=canary, shadow=candidate)
+
+    async def scenario():
+        gateway.ask(0, student=named)
+        gateway.ask(0, student=canary)
+        gateway.ask(0, student=live)
+        await until(lambda: compared(canary.version, "live", live.version)[0] == 1)
+        await until(lambda: compared(candidate.version, "live", live.version)[0] == 1)
+
+    gateway.run(scenario)
+    assert (candidate.calls, named.calls, live.calls) == ([1], [1], [1, 1])
+    assert compared(named.version, "live", live.version) == (0, 0)
+
+
+def test_a_gateway_that_stops_takes_no_more_copies(versions):
+    live, candidate = Student(versions[0], [0]), Student(versions[1], [0])
+    gateway = Gateway(live, TO_STUDENT, shadow=candidate)
+    before = counted("imago_shadow_dropped_total", to="student", reason="full")
+
+    async def scenario():
+        gateway.shadow.stop()
+        gateway.ask(0)
+        await until(lambda: counted("imago_shadow_dropped_total", to="student", reason="full") == before + 1)
+
+    gateway.run(scenario)
+    assert candidate.calls == []
 
 
 def test_a_share_of_the_requests_is_copied(versions, monkeypatch):
