@@ -1,10 +1,11 @@
-"""The list of metrics in docs/serving.md, the Grafana dashboard and what `/metrics` shows are one."""
+"""The list of metrics in docs/serving.md, the dashboard, the alerts and what `/metrics` shows are one."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import REGISTRY, Metric
 
 import services.gateway.app  # noqa: F401 - all metrics of the gateway are made when its modules are loaded
@@ -12,6 +13,7 @@ import services.gateway.app  # noqa: F401 - all metrics of the gateway are made 
 ROOT = Path(__file__).resolve().parents[4]
 DASHBOARD = json.loads((ROOT / "docs/grafana/imago-gateway.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+ALERTS = yaml.safe_load((ROOT / "docs/grafana/imago-alerts.yaml").read_text())["groups"][0]["rules"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
 OTHERS = ("imago_teacher_", "imago_worker_")
@@ -70,14 +72,14 @@ def base(series: str) -> str:
     return series if series in exposed() else re.sub(r"_(bucket|sum|count)$", "", series)
 
 
-@pytest.mark.parametrize("query", QUERIES)
-def test_a_query_of_the_dashboard_asks_for_what_there_is(query: str):
+@pytest.mark.parametrize("query", QUERIES + [alert["expr"] for alert in ALERTS])
+def test_a_query_of_the_dashboard_or_an_alert_asks_for_what_there_is(query: str):
     assert query.count("(") == query.count(")")
     names = {base(name) for name in re.findall(r"\bimago_\w+", query)}
     assert names
     assert names <= set(exposed())
     known = {"job", "le"}.union(*(labels_of(name) for name in names))
-    selected = set(re.findall(r"(\w+)=~?\"", query))
+    selected = set(re.findall(r"(\w+)!?=~?\"", query))
     grouped = {name for names in re.findall(r"\b(?:by|on) \(([^)]*)\)", query) for name in names.split(", ")}
     assert selected | grouped <= known
 
