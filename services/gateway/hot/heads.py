@@ -25,6 +25,8 @@ class Head(NamedTuple):
     deadline: str | None = None
     key: str | None = None
     """What the client calls itself."""
+    form: bytes | None = None
+    """The media type of a form, with its boundary."""
 
 
 _known: dict[bytes, Head] = {}
@@ -48,7 +50,8 @@ def keep(head: bytes, found: Head) -> None:
     """Keep what the parser found in a head, where the same may come again."""
     # A line may end without a carriage return. The parser then saw another end of the head than `head_of`.
     plain = head.startswith(b"POST ") and head.count(b"\n") == head.count(b"\r\n") == head.count(b"\r")
-    if plain and found.identifier is None and found.key is None and found.length:
+    again = found.identifier is None and found.key is None and found.form is None
+    if plain and again and found.length:
         if len(_known) >= _MOST:
             _known.clear()
         _known[head] = found

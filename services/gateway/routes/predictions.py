@@ -2,7 +2,7 @@
 
 One short coroutine on the raw request: no dependency, no model of the answer, no thread for a small image,
 because each of them would cost more than the student does. `hot.protocol` takes most requests before they
-come here, with the same answers; what comes here is forms, large bodies, and all where another server runs.
+come here, with the same answers; what comes here is large bodies, and all where another server runs.
 """
 
 import asyncio
@@ -243,7 +243,7 @@ async def _images(request: Request, settings: GatewaySettings) -> list[EncodedIm
     """Read the images that the request carries; the body as a whole is bounded by the app's boundary."""
     given = media_type(request)
     if given == MULTIPART:
-        return await _form_images(request, settings)
+        return await form_images(request, settings)
     if given and given not in IMAGE_TYPES:
         raise UnsupportedMediaType(given, (*IMAGE_TYPES, MULTIPART))
     data = await request.body()
@@ -252,7 +252,15 @@ async def _images(request: Request, settings: GatewaySettings) -> list[EncodedIm
     return [EncodedImage(data)]
 
 
-async def _form_images(request: Request, settings: GatewaySettings) -> list[EncodedImage]:
+async def form_images(request: Request, settings: GatewaySettings) -> list[EncodedImage]:
+    """Read the images of a form, one a part, whatever the parts are called.
+
+    Raises:
+        MalformedBody: it is no form, or not whole.
+        NoImages: it has no part.
+        TooManyImages: it has more parts than one request may have.
+        ImageTooLarge: a part has more bytes than an image may have.
+    """
     images: list[EncodedImage] = []
     file: str | None = None
     pieces: list[bytes] = []

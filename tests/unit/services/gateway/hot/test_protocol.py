@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 
 from services.gateway.app import create_app
-from services.gateway.hot import protocol
+from services.gateway.hot import exchange
 from services.gateway.hot.protocol import HotProtocol
 from services.gateway.settings import GatewaySettings
 from shared.artefacts.store import ArtefactStore
@@ -65,13 +66,13 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The statuses of the answers that went the short way."""
     found: list[int] = []
-    count = protocol._Exchange.count
+    count = exchange.Exchange.count
 
-    def noted(exchange: protocol._Exchange, status: int) -> None:
+    def noted(one: exchange.Exchange, status: int) -> None:
         found.append(status)
-        count(exchange, status)
+        count(one, status)
 
-    monkeypatch.setattr(protocol._Exchange, "count", noted)
+    monkeypatch.setattr(exchange.Exchange, "count", noted)
     return found
 
 
@@ -98,6 +99,55 @@ ALIKE = {
     "nothing": (PATH, b"", {}),
     "too large an image": (PATH, bytes(150_000), {}),
 }
+
+
+def form(*parts: bytes, boundary: bytes = b"limit-1", ends: bytes = b"--\r\n") -> bytes:
+    return b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts) + b"--" + boundary + ends
+
+
+def part(
+    data: bytes, file: str | None = "seven.png", *, kind: str = "image/png", name: str = "images"
+) -> bytes:
+    named = "" if file is None else f'; filename="{file}"'
+    said = f"\r\nContent-Type: {kind}" if kind else ""
+    return f'Content-Disposition: form-data; name="{name}"{named}{said}\r\n\r\n'.encode() + data
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=limit-1"}
+LONG_HEAD = "multipart/form-data; boundary=" + "x" * 100
+PLAIN_FORMS = {
+    "one image": (form(part(IMAGE)), {}),
+    "several": (form(part(IMAGE), part(image_file(40, 60), "two.png"), part(IMAGE, None)), {}),
+    "no media type of the part": (form(part(IMAGE, kind="")), {}),
+    "no line after the end": (form(part(IMAGE), ends=b"--"), {}),
+    "an image that is none": (form(part(IMAGE), part(b"GIF89a", "three.gif")), {}),
+    "an empty image": (form(part(b"")), {}),
+    "a count": (form(part(IMAGE)), {"top": "2"}),
+    "a wrong count": (form(part(IMAGE)), {"top": "many"}),
+    "an image that holds the end of a line": (form(part(b"\r\n--limit")), {}),
+}
+OTHER_FORMS = {
+    "an escaped name": (form(part(IMAGE, 'a\\"b.png')), FORM),
+    "a name in other letters": (form(part(IMAGE, "sieben-ä.png")), FORM),
+    "an empty name of the file": (form(part(IMAGE, "")), FORM),
+    "a part without a name": (form(b"Content-Type: image/png\r\n\r\n" + IMAGE), FORM),
+    "more headers": (form(b"X-More: 1\r\n" + part(IMAGE)), FORM),
+    "a boundary in quotes": (form(part(IMAGE)), {"Content-Type": 'multipart/form-data; boundary="limit-1"'}),
+    "no boundary": (form(part(IMAGE)), {"Content-Type": "multipart/form-data"}),
+    "another boundary": (form(part(IMAGE), boundary=b"limit-2"), FORM),
+    "a long boundary": (form(part(IMAGE)), {"Content-Type": LONG_HEAD}),
+    "words before": (b"hello\r\n" + form(part(IMAGE)), FORM),
+    "words after": (form(part(IMAGE)) + b"goodbye", FORM),
+    "blanks after a boundary": (form(part(IMAGE)).replace(b"limit-1\r\n", b"limit-1 \r\n", 1), FORM),
+    "cut off": (form(part(IMAGE))[:-30], FORM),
+    "an end in the middle": (form(part(IMAGE)) + form(part(IMAGE)), FORM),
+    "nothing but the end": (b"--limit-1--\r\n", FORM),
+    "nothing": (b"", FORM),
+    "a part without an empty line": (form(b'Content-Disposition: form-data; name="images"'), FORM),
+    "too large an image": (form(part(bytes(150_000))), FORM),
+    "too many images": (form(*[part(IMAGE)] * 65), FORM),
+    "a boundary that begins alike": (form(part(IMAGE + b"\r\n--limit-12")), FORM),
+}
 OTHER_WAY = {
     "too large a body": (PATH, bytes(250_000), {}),
     "another media type": (PATH, b"{}", {"Content-Type": "application/json"}),
@@ -121,6 +171,38 @@ def test_both_ways_give_the_same_answer(hosts, case, taken):
     short = answer(hosts["short"], path, body, headers)
     assert taken == ([short[0]] if case in ALIKE else [])
     assert short == answer(hosts["long"], path, body, headers)
+
+
+@pytest.mark.parametrize("case", [*PLAIN_FORMS, *OTHER_FORMS])
+def test_both_ways_give_the_same_answer_to_a_form(hosts, case, taken, monkeypatch):
+    read: list[str] = []
+    form_images = exchange.form_images
+
+    async def noted(*given: Any) -> Any:
+        read.append("the long way")
+        return await form_images(*given)
+
+    monkeypatch.setattr(exchange, "form_images", noted)
+    if case in PLAIN_FORMS:
+        body, query = PLAIN_FORMS[case]
+        path, headers = PATH + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else ""), FORM
+    else:
+        (body, headers), path = OTHER_FORMS[case], PATH
+    short = answer(hosts["short"], path, body, headers)
+    assert taken == [short[0]]
+    assert read == ([] if case in PLAIN_FORMS else ["the long way"])
+    status, told, words = answer(hosts["long"], path, body, headers)
+    if case == "too large an image":
+        assert told.pop("connection") == "close"  # the app refuses it before it has read the rest
+    assert short == (status, told, words)
+
+
+def test_a_form_as_a_library_writes_it_is_plain(hosts, taken, monkeypatch):
+    monkeypatch.setattr(exchange, "form_images", None)
+    files = [("images", ("one.png", IMAGE, "image/png")), ("images", ("two.png", IMAGE, "image/png"))]
+    found = httpx.post(f"http://{hosts['short']}{PATH}", files=files)
+    assert [one["file"] for one in found.json()["predictions"]] == ["one.png", "two.png"]
+    assert taken == [200]
 
 
 def test_the_short_way_gives_a_new_request_id_each_time_and_keeps_the_connection(hosts, taken):
@@ -292,7 +374,7 @@ def test_what_nobody_foresaw_is_a_500_that_the_log_explains(hosts, monkeypatch, 
     def fails(*_args: object, **_more: object) -> None:
         raise RuntimeError("nobody foresaw this")
 
-    monkeypatch.setattr(protocol, "plain_pixels", fails)
+    monkeypatch.setattr(exchange, "plain_pixels", fails)
     with caplog.at_level(logging.ERROR):
         found = httpx.post(f"http://{hosts['short']}{PATH}", content=IMAGE, headers=PNG_TYPE)
     refused_unforeseen(found)
