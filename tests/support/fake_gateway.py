@@ -42,6 +42,7 @@ from shared.contracts.reports import Cost, DistillationReport, Plot, TeacherChec
 from shared.contracts.specs import DistillationSpec, TeacherCheckSpec, TeacherImportSpec, TeacherSpec
 from shared.contracts.students import LiveStudent, StudentList, StudentView
 from shared.contracts.teachers import Nets, TeacherDescription, TeacherDescriptions
+from shared.contracts.traffic import TrafficPolicy, TrafficView
 from shared.contracts.training import Budget
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -143,7 +144,7 @@ class FakeGateway:
             case ("GET", "jobs", _, "report", "files", name):
                 return httpx.Response(200, text="# Report\n" if name == "report.md" else f"content of {name}")
             case ("POST", "predictions"):
-                return _json(prediction(request.content.count(b"filename=")))
+                return _json(prediction(request.content.count(b"filename=") or 1))
             case ("GET", "students"):
                 return _json(StudentList(live=None, students=(STUDENT,)))
             case ("POST", "students", "rollback"):
@@ -154,6 +155,9 @@ class FakeGateway:
                 return httpx.Response(204)
             case ("GET", "students", version, "comparison"):
                 return _json(comparison_of(version))
+            case ("PUT", "traffic"):
+                policy = TrafficPolicy.model_validate_json(request.content)
+                return _json(TrafficView(policy=policy, revision=1, changed_at=NOON))
             case ("GET", "datasets"):
                 return _json(DatasetList(datasets=self.datasets))
             case ("POST", "datasets"):
