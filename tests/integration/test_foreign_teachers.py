@@ -7,16 +7,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import httpx
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from shared.artefacts.store import ArtefactStore
+from shared.client import Client
 from shared.contracts.architectures import Mlp
+from shared.contracts.findings import TeacherCheckOrder
 from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.jobs import JobState
 from shared.contracts.reports import DistillationReport, TeacherCheckReport
 from shared.distillation.export import export_onnx
 from shared.models.checkpoints import load_into
@@ -27,10 +29,11 @@ from tests.support.oip_server import Stub, stub_server
 from tests.support.redis_server import RedisServer
 from tests.support.teachers import teacher_process
 from tests.support.warm_jobs import warm_jobs
-from tests.support.worker_process import WorkerProcess, eventually
+from tests.support.worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
+ReportT = TypeVar("ReportT")
 PREPROCESSING = Preprocessing(input=ImageInput(height=6, width=5, channels=1), mean=(0.5,), std=(0.25,))
 OURS = Network(Mlp(hidden_units=(32,)), PREPROCESSING.input, len(SHAPES))
 DATASET = {"train": shapes(400, 1), "validation": shapes(200, 2), "test": shapes(400, 3)}
@@ -57,42 +60,31 @@ class Stack:
     """Redis, gateway, worker, teacher, and a server of the Open Inference Protocol."""
 
     def __init__(self, gateway: str, store: ArtefactStore, oip: str, worker: WorkerProcess) -> None:
-        self.http = httpx.Client(base_url=gateway, timeout=30)
+        self.client = Client(gateway)
         self.store, self.oip, self.worker = store, oip, worker
 
     def add(self, name: str, source: dict[str, Any], files: dict[str, bytes] | None = None) -> str:
-        """Add a teacher; return where its job is."""
+        """Add a teacher; return the id of its job."""
         order = {"name": name, "dataset": "shapes", "source": source}
-        if files is None:
-            return located(self.http.post("/v1/teachers", json=order))
-        parts = [("files", (file, content)) for file, content in files.items()]
-        return located(self.http.post("/v1/teachers", data={"teacher": json.dumps(order)}, files=parts))
+        return self.client.add_teacher(json.dumps(order).encode(), files).id
 
     def distil(self, teacher: str) -> str:
-        """Order a small student of the teacher; return where its job is."""
+        """Order a small student of the teacher; return the id of its job."""
         order = {
             "kind": "distillation", "name": f"of-{teacher}", "teacher": teacher, "dataset": "shapes",
             "student": {"network": {"architecture": "mlp", "hidden_units": [16]}},
             "objective": {"temperature": 2}, "seeds": [0, 1],
             "budget": {"epochs": 2, "learning_rate": 0.02, "batch_size": 32},
         }  # fmt: skip
-        return located(self.http.post("/v1/jobs", json=order))
+        return self.client.submit(json.dumps(order).encode()).id
 
-    def report(self, job: str) -> bytes:
+    def report(self, job: str, kind: type[ReportT]) -> ReportT:
         """Wait for the end of a job and return its report."""
-
-        def ended() -> bool:
-            return self.http.get(job).json()["state"] in ("succeeded", "failed", "cancelled")
-
-        eventually(ended, 250, job)
-        found = self.http.get(job).json()
-        assert found["state"] == "succeeded", (found["failure"], self.worker.log.read_text()[-4000:])
-        return self.http.get(f"{job}/report").content
-
-
-def located(answer: httpx.Response) -> str:
-    assert answer.status_code == 201, answer.text
-    return answer.headers["Location"]
+        ended = self.client.wait(job)
+        assert ended.state is JobState.SUCCEEDED, (ended.failure, self.worker.log.read_text()[-4000:])
+        report = self.client.report(job)
+        assert isinstance(report, kind)
+        return report
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +109,7 @@ def stack(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -
             ).wait_until_ready()
             stack = Stack(gateway.url, store, oip, worker)
             yield stack
-            stack.http.close()
+            stack.client.close()
             worker.close()
             gateway.stop()
 
@@ -177,17 +169,13 @@ def brought(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "graph": stack.add("graph", {"kind": "onnx", "output": "logits"}, onnx_files(folder)),
         "server": stack.add("server", {"kind": "oip", **server}),
     }
-    tried = {name: stack.report(job) for name, job in adding.items()}
+    tried = {name: stack.report(job, TeacherCheckReport) for name, job in adding.items()}
     together = stack.add("together", {"kind": "ensemble", "members": list(tried)})
     distilling = {name: stack.distil(name) for name in tried}
-    tried["together"] = stack.report(together)
+    tried["together"] = stack.report(together, TeacherCheckReport)
     distilling["together"] = stack.distil("together")
     return {
-        name: Brought(
-            TeacherCheckReport.model_validate_json(tried[name]),
-            DistillationReport.model_validate_json(stack.report(job)),
-        )
-        for name, job in distilling.items()
+        name: Brought(tried[name], stack.report(job, DistillationReport)) for name, job in distilling.items()
     }
 
 
@@ -205,7 +193,7 @@ def test_a_teacher_from_outside_is_added_tried_and_distilled_through_the_api(
     assert report.pair.teacher_accuracy == pytest.approx(tried.accuracy, abs=0.011)
     assert report.taught.accuracy > 0.6
     assert report.cost.teacher_rows == 400 + 200 + 400
-    assert stack.http.get(f"/v1/students/{report.student_version}").json()["teacher"] == name
+    assert stack.client.student(report.student_version).teacher == name
 
 
 def test_what_was_uploaded_is_gone(stack: Stack, brought: dict[str, Brought]):
@@ -224,9 +212,8 @@ def test_the_list_about_a_teacher_that_answers_comes_by_the_api_too(
     stack: Stack, brought: dict[str, Brought]
 ):
     assert "server" in brought
-    order = {"dataset": "shapes", "claimed_accuracy": 1.0}
-    job = located(stack.http.post("/v1/teachers/server/check", json=order))
-    report = TeacherCheckReport.model_validate_json(stack.report(job))
+    order = TeacherCheckOrder(dataset="shapes", claimed_accuracy=1.0)
+    report = stack.report(stack.client.check_teacher("server", order).id, TeacherCheckReport)
     failed = [one for one in report.findings if one.outcome == "failed"]
     assert [one.check for one in failed] == ["accuracy"]
     assert "100.0 % is claimed" in failed[0].detail
