@@ -29,11 +29,10 @@ from tests.support.oip_requests import (
 from tests.support.student_bundles import mlp_onnx
 
 
-@pytest.fixture
-def student(gateway) -> StudentSession:
+@pytest.fixture(scope="module")
+def student(live) -> StudentSession:
     """The live student, once more."""
-    gateway.promote("digits-1")
-    return StudentSession.load(gateway.store.students.file("digits-1", "card.json").parent)
+    return StudentSession.load(live.store.students.file("digits-1", "card.json").parent)
 
 
 def answered(answer) -> InferenceResponse:
@@ -59,23 +58,23 @@ def wanting(*outputs: dict) -> dict:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_raw_pixels_in_json_are_answered_with_the_probabilities(gateway, student, nested):
+def test_raw_pixels_in_json_are_answered_with_the_probabilities(live, student, nested):
     images = digits(3)
     request = ask(images)
     if nested:
         request["inputs"][0]["data"] = images.tolist()
     InferenceRequest.model_validate(request)  # what is documented is what is taken
-    (output,) = answered(gateway.client.post(INFER, json=request)).outputs
+    (output,) = answered(live.client.post(INFER, json=request)).outputs
     assert (output.name, output.datatype, output.shape) == ("probabilities", "FP32", (3, 10))
     np.testing.assert_allclose(np.reshape(output.data, (3, 10)), student.probabilities(images), atol=1e-6)
 
 
-def test_raw_pixels_in_binary_are_answered_in_binary_where_that_is_asked_for(gateway, student):
+def test_raw_pixels_in_binary_are_answered_in_binary_where_that_is_asked_for(live, student):
     images = digits(4)
     body, headers = binary(
         pixel_tensor(images), images.tobytes(), parameters={"binary_data_output": True}, id="seven"
     )
-    described, data = parts(gateway.client.post(INFER, content=body, headers=headers))
+    described, data = parts(live.client.post(INFER, content=body, headers=headers))
     assert (described["model_name"], described["model_version"]) == ("digits", "digits-1")
     assert described["id"] == "seven"
     assert described["outputs"] == [
@@ -93,27 +92,27 @@ def test_raw_pixels_in_binary_are_answered_in_binary_where_that_is_asked_for(gat
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("by", ["binary", "base64"])
-def test_encoded_images_are_decoded_as_on_our_own_route(gateway, student, form, by):
+def test_encoded_images_are_decoded_as_on_our_own_route(live, student, form, by):
     files = [image_file(40, 30, form=form, seed=seed) for seed in range(2)]
     tensor = {"name": "encoded", "datatype": "BYTES", "shape": [2]}
     if by == "binary":
         body, headers = binary(tensor, strings(files))
-        answer = gateway.client.post(INFER, content=body, headers=headers)
+        answer = live.client.post(INFER, content=body, headers=headers)
     else:
         tensor["data"] = [base64.b64encode(file).decode() for file in files]
-        answer = gateway.client.post(INFER, json={"inputs": [tensor]})
+        answer = live.client.post(INFER, json={"inputs": [tensor]})
     (output,) = answered(answer).outputs
     for file, row in zip(files, np.reshape(output.data, (2, 10)), strict=True):
-        ours = gateway.client.post("/v1/predictions?top=10", content=file).json()["predictions"][0]
+        ours = live.client.post("/v1/predictions?top=10", content=file).json()["predictions"][0]
         found = {c["name"]: c["probability"] for c in ours["classes"]}
         np.testing.assert_allclose(row, [found[str(digit)] for digit in range(10)], atol=1e-6)
 
 
-def test_the_same_pixels_get_the_same_answer_in_every_form(gateway, student):
+def test_the_same_pixels_get_the_same_answer_in_every_form(live, student):
     images = digits(2)
-    one = answered(gateway.client.post(INFER, json=ask(images))).outputs[0].data
+    one = answered(live.client.post(INFER, json=ask(images))).outputs[0].data
     body, headers = binary(pixel_tensor(images), images.tobytes())
-    assert answered(gateway.client.post(INFER, content=body, headers=headers)).outputs[0].data == one
+    assert answered(live.client.post(INFER, content=body, headers=headers)).outputs[0].data == one
 
 
 def test_a_student_for_colours_takes_its_own_shape(gateway):
@@ -127,10 +126,10 @@ def test_a_student_for_colours_takes_its_own_shape(gateway):
 # --- outputs ---
 
 
-def test_all_outputs_come_in_the_order_asked_for(gateway, student):
+def test_all_outputs_come_in_the_order_asked_for(live, student):
     images = digits(3)
     wanted = wanting({"name": "predicted"}, {"name": "logits"}, {"name": "probabilities"})
-    found = answered(gateway.client.post(INFER, json=ask(images) | wanted)).outputs
+    found = answered(live.client.post(INFER, json=ask(images) | wanted)).outputs
     logits, probabilities = student.run(images)
     assert [output.name for output in found] == ["predicted", "logits", "probabilities"]
     assert found[0].data == [student.classes[best] for best in probabilities.argmax(axis=1)]
@@ -138,14 +137,14 @@ def test_all_outputs_come_in_the_order_asked_for(gateway, student):
     np.testing.assert_allclose(np.reshape(found[2].data, (3, 10)), probabilities, atol=1e-6)
 
 
-def test_some_outputs_may_follow_the_json_and_others_stand_in_it(gateway, student):
+def test_some_outputs_may_follow_the_json_and_others_stand_in_it(live, student):
     images = digits(2)
     wanted = wanting(
         {"name": "predicted", "parameters": {"binary_data": True}},
         {"name": "probabilities"},
         {"name": "logits", "parameters": {"binary_data": True}},
     )
-    described, data = parts(gateway.client.post(INFER, json=ask(images) | wanted))
+    described, data = parts(live.client.post(INFER, json=ask(images) | wanted))
     predicted, probabilities, logits = described["outputs"]
     size = predicted["parameters"]["binary_data_size"]
     names = [student.classes[best] for best in student.probabilities(images).argmax(axis=1)]
@@ -156,10 +155,10 @@ def test_some_outputs_may_follow_the_json_and_others_stand_in_it(gateway, studen
 
 
 @pytest.mark.parametrize("name", ["probabilities", "logits"])
-def test_classes_are_told_as_triton_tells_them(gateway, student, name):
+def test_classes_are_told_as_triton_tells_them(live, student, name):
     images = digits(2)
     wanted = wanting({"name": name, "parameters": {"classification": 3}})
-    (output,) = answered(gateway.client.post(INFER, json=ask(images) | wanted)).outputs
+    (output,) = answered(live.client.post(INFER, json=ask(images) | wanted)).outputs
     assert (output.datatype, output.shape) == ("BYTES", (2, 3))
     values = student.run(images)[0 if name == "logits" else 1]
     expected = [f"{row[i]:f}:{i}:{student.classes[i]}" for row in values for i in np.argsort(-row)[:3]]
@@ -168,9 +167,9 @@ def test_classes_are_told_as_triton_tells_them(gateway, student, name):
     np.testing.assert_allclose(found, [float(text.split(":")[0]) for text in expected], atol=2e-6)
 
 
-def test_more_classes_than_there_are_are_all_of_them(gateway, student):
+def test_more_classes_than_there_are_are_all_of_them(live, student):
     wanted = wanting({"name": "probabilities", "parameters": {"classification": 10**9, "binary_data": True}})
-    described, data = parts(gateway.client.post(INFER, json=ask(digits()) | wanted))
+    described, data = parts(live.client.post(INFER, json=ask(digits()) | wanted))
     assert described["outputs"][0]["shape"] == [1, 10]
     assert len(data) == described["outputs"][0]["parameters"]["binary_data_size"]
 
@@ -232,10 +231,10 @@ def test_a_version_that_was_deleted_is_not_there_any_more(gateway):
 # --- together with others, and in time ---
 
 
-def test_requests_are_counted_like_predictions(gateway, student):
-    gateway.client.post(INFER, json=ask(digits(3)) | wanting({"name": "logits"}))
-    gateway.client.post(INFER, json=ask(digits(2)))
-    metrics = gateway.client.get("/metrics").text
+def test_requests_are_counted_like_predictions(live, student):
+    live.client.post(INFER, json=ask(digits(3)) | wanting({"name": "logits"}))
+    live.client.post(INFER, json=ask(digits(2)))
+    metrics = live.client.get("/metrics").text
     assert 'imago_http_requests_total{method="POST",route="/v2/models/{name}/infer",status="200"}' in metrics
 
 
@@ -261,42 +260,42 @@ def test_one_call_of_the_student_answers_both_protocols_together(live, monkeypat
     assert len(calls) < 3
 
 
-def test_a_request_that_is_too_late_is_refused(gateway, student, monkeypatch):
+def test_a_request_that_is_too_late_is_refused(live, student, monkeypatch):
     monkeypatch.setattr(
         "services.gateway.routes.oip.deadline_of", lambda given, began: time.perf_counter() - 0.001
     )
     for wanted in ({}, wanting({"name": "logits"})):
-        answer = gateway.client.post(INFER, json=ask(digits()) | wanted)
+        answer = live.client.post(INFER, json=ask(digits()) | wanted)
         refused(answer, 504, "deadline-exceeded")
         assert answer.headers["Retry-After"]
 
 
-def test_the_timeout_of_the_protocol_is_a_deadline(gateway, student):
+def test_the_timeout_of_the_protocol_is_a_deadline(live, student):
     for microseconds, status in ((1, 504), (60_000_000, 200)):
         request = ask(digits()) | {"parameters": {"timeout": microseconds}} | wanting({"name": "logits"})
-        assert gateway.client.post(INFER, json=request).status_code == status
+        assert live.client.post(INFER, json=request).status_code == status
 
 
-def test_a_deadline_that_is_none_is_refused(gateway, student):
-    answer = gateway.client.post(INFER, json=ask(digits()), headers={"X-Deadline-Ms": "soon"})
+def test_a_deadline_that_is_none_is_refused(live, student):
+    answer = live.client.post(INFER, json=ask(digits()), headers={"X-Deadline-Ms": "soon"})
     refused(answer, 400, "invalid-deadline")
 
 
-def test_too_much_that_waits_is_refused_with_the_time_to_come_again(gateway, student, monkeypatch):
-    parts = parts_of(gateway.client.app)
+def test_too_much_that_waits_is_refused_with_the_time_to_come_again(live, student, monkeypatch):
+    parts = parts_of(live.client.app)
     monkeypatch.setattr(parts.batches._turn, "images", 10**6)
     monkeypatch.setattr(parts.batches._thread, "images", 10**6)
-    answer = gateway.client.post(INFER, json=ask(digits()))
+    answer = live.client.post(INFER, json=ask(digits()))
     refused(answer, 503, "queue-full")
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-def test_large_tensors_are_answered_apart_with_the_same_numbers(gateway, student, monkeypatch):
+def test_large_tensors_are_answered_apart_with_the_same_numbers(live, student, monkeypatch):
     images = digits(4)
-    here = answered(gateway.client.post(INFER, json=ask(images)))
+    here = answered(live.client.post(INFER, json=ask(images)))
     monkeypatch.setattr("services.gateway.oip.inference._SMALL_BYTES", 10)
     monkeypatch.setattr("services.gateway.oip.inference.SMALL_JSON", 10)
-    assert answered(gateway.client.post(INFER, json=ask(images))) == here
+    assert answered(live.client.post(INFER, json=ask(images))) == here
 
 
 # --- compression ---
@@ -305,12 +304,12 @@ PACKERS = {"gzip": gzip.compress, "deflate": zlib.compress}
 
 
 @pytest.mark.parametrize("coding", PACKERS)
-def test_a_compressed_request_is_read(gateway, student, coding):
+def test_a_compressed_request_is_read(live, student, coding):
     images = digits(2)
     body, headers = binary(pixel_tensor(images), images.tobytes())
-    plain = answered(gateway.client.post(INFER, content=body, headers=headers))
+    plain = answered(live.client.post(INFER, content=body, headers=headers))
     packed = PACKERS[coding](body)
-    answer = gateway.client.post(INFER, content=packed, headers=headers | {"Content-Encoding": coding})
+    answer = live.client.post(INFER, content=packed, headers=headers | {"Content-Encoding": coding})
     assert answered(answer) == plain
 
 
@@ -334,25 +333,25 @@ def test_a_long_answer_is_compressed_where_the_client_reads_that(gateway, accept
     assert (int(answer.headers["Content-Length"]) < len(plain.content)) == (coding is not None)
 
 
-def test_an_answer_that_fits_one_packet_is_not_compressed(gateway, student):
-    answer = gateway.client.post(INFER, json=ask(digits()), headers={"Accept-Encoding": "gzip"})
+def test_an_answer_that_fits_one_packet_is_not_compressed(live, student):
+    answer = live.client.post(INFER, json=ask(digits()), headers={"Accept-Encoding": "gzip"})
     assert "Content-Encoding" not in answer.headers
 
 
-def test_a_body_that_inflates_beyond_the_limit_is_refused_without_making_all_of_it(gateway, student):
+def test_a_body_that_inflates_beyond_the_limit_is_refused_without_making_all_of_it(live, student):
     packed = gzip.compress(bytes(50 * 2**20))
-    answer = gateway.client.post(INFER, content=packed, headers={"Content-Encoding": "gzip"})
+    answer = live.client.post(INFER, content=packed, headers={"Content-Encoding": "gzip"})
     refused(answer, 413, "body-too-large")
 
 
 @pytest.mark.parametrize("coding", PACKERS)
 @pytest.mark.parametrize("spoil", [lambda b: b[:-3], lambda b: b + b"x", lambda b: b"x" + b, lambda b: b""])
-def test_a_body_that_is_not_compressed_as_it_says_is_refused(gateway, student, coding, spoil):
+def test_a_body_that_is_not_compressed_as_it_says_is_refused(live, student, coding, spoil):
     packed = spoil(PACKERS[coding](json.dumps(ask(digits())).encode()))
-    answer = gateway.client.post(INFER, content=packed, headers={"Content-Encoding": coding})
+    answer = live.client.post(INFER, content=packed, headers={"Content-Encoding": coding})
     refused(answer, 400, "malformed-body")
 
 
-def test_another_compression_is_refused(gateway, student):
-    answer = gateway.client.post(INFER, content=b"x", headers={"Content-Encoding": "br"})
+def test_another_compression_is_refused(live, student):
+    answer = live.client.post(INFER, content=b"x", headers={"Content-Encoding": "br"})
     assert "gzip, deflate" in refused(answer, 415, "unsupported-content-encoding")
