@@ -73,7 +73,25 @@ class Computation:
     module: str
 
 
-Step = JobStep | Computation
+@dataclass(frozen=True)
+class Action:
+    """Something that is no job and needs the running stack, such as traffic.
+
+    Attributes:
+        name: unique in the experiment.
+        module: dotted name of a module, imported when the action is run.
+        function: its `function(form, api, outcomes) -> dict[str, Values]`; `outcomes` are those of the steps
+            before. Run again, it finds what it did before and does not do it twice.
+        makes: datasets that there are only after it.
+    """
+
+    name: str
+    module: str
+    function: str
+    makes: tuple[str, ...] = ()
+
+
+Step = JobStep | Computation | Action
 
 
 @dataclass(frozen=True)

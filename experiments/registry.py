@@ -6,6 +6,7 @@ from experiments import (
     cifar10,
     ensemble,
     few_labels,
+    flywheel,
     hints,
     linear,
     logit_matching,
@@ -37,6 +38,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
         self_distillation,
         mutual,
         hints,
+        flywheel,
     )
 }
 """By name."""

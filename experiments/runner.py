@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-from experiments.experiment import Computation, Experiment, Form, JobStep, Outcomes, Step
+from experiments.experiment import Action, Computation, Experiment, Form, JobStep, Outcomes, Step
 from experiments.machine import commit, machine_of
 from experiments.result import ExperimentResult, StepRun, Values
 from shared.contracts.jobs import JobPage, JobState, JobView
@@ -70,14 +70,14 @@ def run(experiment: Experiment, form: Form, api: Api, teller: Teller, *, command
     runs: list[StepRun] = []
     for number, step in enumerate(steps, start=1):
         teller.step(step, number, len(steps))
-        if isinstance(step, Computation):
+        if not isinstance(step, JobStep):
             began = time.perf_counter()
-            computed[step.name] = importlib.import_module(step.module).run(form)
+            computed[step.name] = _computed(step, form, api, Outcomes(form, reports, computed))
             seconds = time.perf_counter() - began
             runs.append(
                 StepRun(
                     step=step.name,
-                    kind="computation",
+                    kind="computation" if isinstance(step, Computation) else "action",
                     job_id=None,
                     seconds=seconds,
                     teacher_rows=0,
@@ -143,7 +143,18 @@ def find(step: JobStep, ended: dict[str, JobView], api: Api) -> JobView | None:
 def datasets_of(experiment: Experiment, form: Form) -> set[str]:
     """Return the names of the datasets that an experiment needs."""
     steps = [step.spec for step in experiment.steps(form) if isinstance(step, JobStep)]
-    return {spec.dataset for spec in steps if spec.dataset is not None}
+    made = {name for step in experiment.steps(form) if isinstance(step, Action) for name in step.makes}
+    return {spec.dataset for spec in steps if spec.dataset is not None} - made
+
+
+def _computed(step: Computation | Action, form: Form, api: Api, outcomes: Outcomes) -> dict[str, Values]:
+    module = importlib.import_module(step.module)
+    found: dict[str, Values]
+    if isinstance(step, Computation):
+        found = module.run(form)
+    else:
+        found = getattr(module, step.function)(form, api, outcomes)
+    return found
 
 
 def _ended(step: JobStep, ended: dict[str, JobView], api: Api, teller: Teller) -> tuple[JobView, bool]:

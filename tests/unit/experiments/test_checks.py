@@ -10,11 +10,14 @@ from experiments.registry import EXPERIMENTS
 from shared.contracts.architectures import Mlp
 from shared.contracts.datasets import DatasetManifest, DatasetView, SplitCounts
 from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.kept import KeptCollection
 from shared.contracts.specialists import Combination, SpecialistPart
-from shared.contracts.specs import DistillationSpec, JobSpec, SpecialistsSpec, TeacherSpec
+from shared.contracts.specs import DistillationSpec, JobSpec, RedistillationSpec, SpecialistsSpec, TeacherSpec
+from shared.contracts.students import StudentCard
 from shared.contracts.teachers import Nets, TeacherDescription
 from shared.errors import DatasetNotFound, TeacherNotFound, ViewsBelongToTransferSet
 from shared.jobs.checks import check_submitted
+from tests.support.student_bundles import card
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 NO_DIGEST = "0" * 64
@@ -29,6 +32,8 @@ def numbered(count: int) -> tuple[str, ...]:
 DATASETS = {
     "mnist": (28, 1, DIGITS, 55_000),
     "mnist-5k": (28, 1, DIGITS, 3_500),
+    "exp-flywheel-digits": (28, 1, DIGITS, 1_000),
+    "exp-flywheel-digits-reduced": (28, 1, DIGITS, 1_000),
     "cifar10": (32, 3, numbered(10), 45_000),
     "spoken-digits": (28, 1, DIGITS, 100_000),
     "omniglot": (28, 1, numbered(242), 3_388),
@@ -41,6 +46,8 @@ class World:
 
     def __init__(self) -> None:
         self.teachers: dict[str, TeacherDescription] = {}
+        self.students: list[StudentCard] = []
+        """The ones of distillations, the newest last."""
 
     def dataset(self, name: str) -> DatasetView:
         if name not in DATASETS:
@@ -64,7 +71,22 @@ class World:
             raise TeacherNotFound(name)
         return self.teachers[name]
 
+    def student(self, version: str | None) -> StudentCard:
+        assert self.students, "promoted before"
+        return self.students[-1]
+
+    def kept(self, collection: str) -> KeptCollection:
+        return KeptCollection(
+            name=collection, images=9, size_bytes=9, since=NOON, until=NOON, escalated=9, disagreed=0,
+            students=(),
+        )  # fmt: skip
+
     def publish(self, spec: JobSpec) -> None:
+        if isinstance(spec, RedistillationSpec):
+            return
+        if isinstance(spec, DistillationSpec):
+            facts = {"teacher": spec.teacher, "dataset": spec.dataset}
+            self.students.append(card("any-1", b"").model_copy(update=facts))
         manifest = self.dataset(spec.dataset).manifest
         assert manifest is not None
         combination = None

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from experiments.experiment import Computation, Experiment, Form, JobStep, Outcomes, Step
+from experiments.experiment import Action, Computation, Experiment, Form, JobStep, Outcomes, Step
 from experiments.result import Figure, Finding
-from experiments.runner import run
+from experiments.runner import datasets_of, run
 from shared.contracts.architectures import Mlp
 from shared.contracts.evaluation import Evaluation
 from shared.contracts.images import ImageInput, Preprocessing
@@ -254,3 +254,26 @@ def test_a_computation_runs_here_and_asks_for_no_job(api: MemoryApi):
     assert api.views == []
     assert result.steps[0].job_id is None
     assert result.steps[0].found is False
+
+
+def test_an_action_is_told_the_running_stack_and_what_the_steps_before_it_came_to(api: MemoryApi):
+    def acted(_form: Form) -> list[Step]:
+        return [
+            JobStep("teacher", TEACHER),
+            Action("count", "tests.unit.experiments.numbers", "jobs_so_far", makes=("exp-digits",)),
+            JobStep("student", STUDENT.model_copy(update={"dataset": "exp-digits"}), after=("teacher",)),
+        ]
+
+    found = experiment(
+        acted,
+        summarise=lambda outcomes: Finding(
+            figures=(Figure(label="n", unit="", values=outcomes.computed["count"]["jobs"]),),
+            headline="",
+            reached=None,
+            verdict="",
+        ),
+    )
+    result = run(found, Form(), api, api, command="imago")
+    assert result.finding.figures[0].values == (1.0, 1.0)
+    assert [one.kind for one in result.steps] == ["teacher", "action", "distillation"]
+    assert datasets_of(found, Form()) == {"mnist-5k"}

@@ -1,9 +1,12 @@
 """What every experiment asks for, in both forms: valid by the contracts, and runnable in its order."""
 
+import importlib
+import inspect
+
 import pytest
 from pydantic import TypeAdapter
 
-from experiments.experiment import Computation, Experiment, Form, JobStep
+from experiments.experiment import Action, Computation, Experiment, Form, JobStep
 from experiments.registry import EXPERIMENTS
 from experiments.runner import datasets_of
 from shared.contracts.datasets import BUILTIN_DATASETS
@@ -36,6 +39,7 @@ def test_there_is_every_row_of_the_table():
         "self",
         "mutual",
         "hints",
+        "flywheel",
     ]
 
 
@@ -76,8 +80,11 @@ def test_jobs_are_named_as_the_experiments_own(experiment: Experiment, form: For
 
 @every
 @each_form
-def test_datasets_are_built_in(experiment: Experiment, form: Form):
+def test_datasets_are_built_in_or_made_by_the_experiment_itself(experiment: Experiment, form: Form):
     assert datasets_of(experiment, form) <= set(BUILTIN_DATASETS)
+    for step in experiment.steps(form):
+        if isinstance(step, Action):
+            assert all(name.startswith("exp-") for name in step.makes)
 
 
 @every
@@ -96,3 +103,11 @@ def test_the_reduced_form_says_what_it_leaves_out(experiment: Experiment):
 def test_computations_need_no_torch_to_be_listed():
     computed = [s for e in EXPERIMENTS.values() for s in e.steps(Form()) if isinstance(s, Computation)]
     assert {one.module for one in computed} == {"experiments.gradients", "experiments.linear_trials"}
+
+
+def test_actions_are_functions_of_their_modules():
+    actions = [s for e in EXPERIMENTS.values() for s in e.steps(Form()) if isinstance(s, Action)]
+    assert actions
+    for one in actions:
+        taken = inspect.signature(getattr(importlib.import_module(one.module), one.function)).parameters
+        assert list(taken) == ["form", "api", "outcomes"]
