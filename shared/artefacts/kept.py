@@ -6,6 +6,7 @@ not there at all when a process dies in the middle of it. Deleting a collection 
 """
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,6 +25,8 @@ from shared.errors import Corrupt, KeptNotFound
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
+
+log = logging.getLogger(__name__)
 
 FILE: Final = "images.sqlite"
 _LOCK: Final = ".lock"
@@ -103,14 +106,12 @@ class KeptStore:
         with exclusive_lock(self._root / _LOCK):
             directory = self._root / collection
             directory.mkdir(exist_ok=True)
-            with _opened(directory / FILE, "rwc") as database:
-                database.executescript(_SCHEMA)
-                with database:
-                    database.execute("begin immediate")
-                    return _add(database, witness, sort, rows, most_images)
+            with _opened(directory / FILE, "rwc") as database, database:
+                database.execute("begin immediate")
+                return _add(database, witness, sort, rows, most_images)
 
     def list(self) -> list[KeptCollection]:
-        """Return all collections that hold an image, by name."""
+        """Return all collections that hold an image, by name; a damaged one is left out, as the log says."""
         if not self._root.is_dir():
             return []
         found = []
@@ -119,6 +120,8 @@ class KeptStore:
                 found.append(self.show(path.name))
             except KeptNotFound:
                 continue
+            except Corrupt as error:
+                log.warning("kept images left out", extra={"collection": path.name, "path": error.path})
         return found
 
     def show(self, collection: str) -> KeptCollection:
@@ -197,9 +200,13 @@ class KeptStore:
     @contextmanager
     def _read(self, collection: str) -> Iterator["Connection"]:
         self._need(collection)
-        # Not read-only: whoever comes first after a writer's death takes its half batch back.
-        with _opened(self._root / collection / FILE, "rw") as database:
-            yield database
+        try:
+            # Not read-only: whoever comes first after a writer's death takes its half batch back.
+            with _opened(self._root / collection / FILE, "rw") as database:
+                yield database
+        except OSError:
+            self._need(collection)  # deleted meanwhile
+            raise
 
 
 def sort_of(size: ImageInput, classes: tuple[str, ...]) -> str:
@@ -242,6 +249,7 @@ def _opened(path: Path, mode: str) -> Iterator["Connection"]:
     try:
         uri = f"{path.absolute().as_uri()}?mode={mode}"
         with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None)) as database:
+            database.executescript(_SCHEMA)  # where it is new, or its writer died before it had made tables
             yield database
     except sqlite3.OperationalError as error:
         raise OSError(f"{path} cannot be used: {error}") from error

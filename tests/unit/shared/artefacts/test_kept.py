@@ -95,7 +95,33 @@ def test_what_is_damaged_is_said_to_be_and_can_be_deleted(store, tmp_path):
         store.show("c")
     with pytest.raises(Corrupt):
         store.add("c", WITNESS, [image(2)], most_images=9)
+    store.add("whole", WITNESS, [image(1)], most_images=9)
+    assert [one.name for one in store.list()] == ["whole"]
     assert store.delete("c") == 0
+
+
+def test_a_collection_whose_writer_died_before_its_first_image_is_none_yet(store, tmp_path):
+    (tmp_path / "kept" / "c").mkdir(parents=True)
+    (tmp_path / "kept" / "c" / "images.sqlite").touch()
+    assert store.list() == []
+    with pytest.raises(KeptNotFound):
+        store.show("c")
+    assert len(store.add("c", WITNESS, [image(1)], most_images=9).kept) == 1
+
+
+def test_a_collection_that_is_deleted_while_it_is_read_is_not_found(store, monkeypatch):
+    store.add("c", WITNESS, [image(1)], most_images=9)
+    need, asked = KeptStore._need, []
+
+    def deleted_after(self, collection):
+        need(self, collection)
+        if not asked:
+            asked.append(collection)
+            store.delete(collection)
+
+    monkeypatch.setattr(KeptStore, "_need", deleted_after)
+    with pytest.raises(KeptNotFound):
+        store.show("c")
 
 
 @pytest.mark.parametrize("name", ["../c", "", "C", "c/d", "."])
