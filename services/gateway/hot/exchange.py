@@ -15,6 +15,8 @@ from services.gateway.hot.asked import Asked, Options
 from services.gateway.hot.forms import plain_form
 from services.gateway.hot.heads import Head
 from services.gateway.routes.predictions import (
+    IMAGE_TYPES,
+    MULTIPART,
     PATH,
     STUDENT_HEADER,
     answer_apart,
@@ -26,7 +28,7 @@ from services.gateway.state import Gateway
 from shared import logs
 from shared.adapters.web.boundary import Tally, request_id_of
 from shared.adapters.web.problems import refusal
-from shared.errors import DistillationError, NoImages
+from shared.errors import DistillationError, NoImages, UnsupportedMediaType
 from shared.serving.images import EncodedImage, plain_pixels
 from shared.serving.session import StudentSession
 
@@ -84,21 +86,22 @@ class Exchange:
             options = options_of(head.query, head.deadline, self._began)
             data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
             self.pieces = []
-            images: Sequence[EncodedImage]
-            if head.form is None:
-                if not data:
-                    raise NoImages("the body is empty")
-                images = (EncodedImage(data),)
-            else:
+            if head.media_type is not None and _is_form(head.media_type):
                 settings = self._gateway.settings
-                found = plain_form(
-                    head.form, data, most_images=settings.max_images, most_bytes=settings.max_image_bytes
+                images = plain_form(
+                    head.media_type,
+                    data,
+                    most_images=settings.max_images,
+                    most_bytes=settings.max_image_bytes,
                 )
-                if found is None:
-                    self._apart(self._answer_form(head.form, data, options))
-                    return
-                images = found
-            self._answer_images(images, options)
+                if images is None:
+                    self._apart(self._answer_form(head.media_type, data, options))
+                else:
+                    self._answer_images(images, options)
+                return
+            if not data:
+                raise NoImages("the body is empty")
+            self._answer_images((EncodedImage(data),), options)
         except Exception as error:  # noqa: BLE001 - the last line of defence, as the boundary is
             self._done(error)
 
@@ -218,6 +221,14 @@ def _answer_head(default: list[tuple[bytes, bytes]], student: StudentSession) ->
         head = _lines(200, [*default, (b"content-type", b"application/json"), (_STUDENT, version)])
         _answers = default, student, head
     return head
+
+
+def _is_form(media_type: bytes) -> bool:
+    """Tell a form from an image; raise `UnsupportedMediaType` where it is neither."""
+    given = media_type.decode("latin-1").partition(";")[0].strip().lower()
+    if given and given not in (MULTIPART, *IMAGE_TYPES):
+        raise UnsupportedMediaType(given, (*IMAGE_TYPES, MULTIPART))
+    return given == MULTIPART
 
 
 def _lines(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:

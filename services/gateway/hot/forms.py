@@ -7,8 +7,6 @@ import re
 
 from shared.serving.images import EncodedImage
 
-MULTIPART = b"multipart/form-data"
-
 _MOST_HEAD_BYTES = 512
 """Of the lines before an image."""
 _BOUNDARY = re.compile(rb"multipart/form-data; ?boundary=([0-9A-Za-z'_-]{1,70})")

@@ -25,8 +25,8 @@ class Head(NamedTuple):
     deadline: str | None = None
     key: str | None = None
     """What the client calls itself."""
-    form: bytes | None = None
-    """The media type of a form, with its boundary."""
+    media_type: bytes | None = None
+    """Where it is none of an image: of a form, with its boundary, or one that is refused."""
 
 
 _known: dict[bytes, Head] = {}
@@ -50,7 +50,7 @@ def keep(head: bytes, found: Head) -> None:
     """Keep what the parser found in a head, where the same may come again."""
     # A line may end without a carriage return. The parser then saw another end of the head than `head_of`.
     plain = head.startswith(b"POST ") and head.count(b"\n") == head.count(b"\r\n") == head.count(b"\r")
-    again = found.identifier is None and found.key is None and found.form is None
+    again = found.identifier is None and found.key is None and found.media_type is None
     if plain and again and found.length:
         if len(_known) >= _MOST:
             _known.clear()

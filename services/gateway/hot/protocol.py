@@ -1,7 +1,7 @@
 """The short way for `POST /v1/predictions`: from uvicorn's HTTP parser to the student and back.
 
 ASGI costs a request a task, a scope, a dozen awaited messages and dictionaries of headers: more than decoding
-the image and running the student together. A plain request with an image, or a form of them, needs none of it.
+the image and running the student together. A plain request with an image or a form of them needs none of it.
 This protocol answers those itself and leaves everything else (other paths, large or chunked bodies, HTTP/1.0,
 a request that comes before the last was answered) to the class of uvicorn that it extends, and so to the app,
 which gives the same answers. Tests send the same requests both ways.
@@ -15,7 +15,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from services.gateway.hot import heads
 from services.gateway.hot.asked import DEADLINE_HEADER
 from services.gateway.hot.exchange import Exchange
-from services.gateway.hot.forms import MULTIPART
 from services.gateway.hot.heads import Head
 from services.gateway.routes.predictions import CANARY_HEADER, IMAGE_TYPES, PATH
 from services.gateway.state import Gateway
@@ -211,17 +210,18 @@ class HotProtocol(HttpToolsProtocol):
         ):
             return None
         length = -1
-        form: bytes | None = None
+        typed = False
+        media_type: bytes | None = None
         identifier = deadline = key = None
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value) if value.isdigit() and len(value) < 10 else -1
             elif name == b"content-type":
-                # Parameters and other ways to write it are for the long way.
-                if value.startswith(MULTIPART) and form is None:
-                    form = value
-                elif value and value not in _TYPES:
-                    return None
+                if typed:
+                    return None  # for the app to say which of them counts
+                typed = True
+                if value and value not in _TYPES:
+                    media_type = value
             elif name == b"transfer-encoding":
                 return None
             elif name == b"x-request-id":
@@ -232,7 +232,7 @@ class HotProtocol(HttpToolsProtocol):
                 key = value.decode("latin-1") if key is None else key
         if not self._may_take(length):
             return None
-        return Head(self.url[len(_QUERY) :], length, identifier, deadline, key, form)
+        return Head(self.url[len(_QUERY) :], length, identifier, deadline, key, media_type)
 
 
 def _gateway_of(app: Any) -> Gateway | None:
