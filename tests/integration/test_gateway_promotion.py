@@ -97,7 +97,7 @@ def test_twenty_promotions_under_load_fail_no_request_in_either_process(gateways
             assert live(promoter) == version
             moved = time.monotonic()
             while live(follower) != version:
-                assert time.monotonic() - moved < 5
+                assert time.monotonic() - moved < 30
                 time.sleep(0.01)
     assert here.failures == there.failures == []
     for load in (here, there):
@@ -121,7 +121,7 @@ def test_two_gateways_that_promote_at_once_agree_in_the_end(gateways, store):
         thread.join()
     pointer = store.students.live()
     assert pointer is not None
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while {live(gateway) for gateway in gateways} != {pointer.version}:
         assert time.monotonic() < deadline
         time.sleep(0.05)
