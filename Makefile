@@ -75,5 +75,5 @@ $(RUNTIME): pyproject.toml constraints.txt | .venv/bin/python
 	@touch $@
 
 $(DEV): $(RUNTIME)
-	$(PIP) -e '.[teacher,worker,local,transformers,s3,dev]'
+	$(PIP) -e '.[teacher,worker,local,transformers,s3,otel,dev]'
 	@touch $@

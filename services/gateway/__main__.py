@@ -1,5 +1,8 @@
 """`python -m services.gateway`: serve until SIGTERM or SIGINT."""
 
+import os
+
+from services.gateway import tracing
 from services.gateway.settings import GatewaySettings
 from shared.adapters.web.server import serve
 from shared.logs import configure_logging
@@ -9,6 +12,7 @@ from shared.settings import load
 def main() -> None:
     """Read the settings and serve; a wrong setting is told before anything starts."""
     settings = load(GatewaySettings)
+    tracing.need_packages(os.environ)
     configure_logging("gateway", settings.log_level)
     serve(
         "services.gateway.app:from_environment",

@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 
@@ -10,9 +11,11 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from services.gateway import metrics, routes
+from services.gateway import metrics, routes, tracing
+from services.gateway.access_log import AccessLog
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
+from services.gateway.ended import Watched, Watcher
 from services.gateway.errors import STATUSES
 from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
@@ -50,12 +53,21 @@ def from_environment() -> ASGIApp:
     settings = load(GatewaySettings)
     configure_logging("gateway", settings.log_level)
     app = create_app(
-        settings, jobs=RedisJobStore(settings.redis_url), dispatcher=_LateCelery(settings.redis_url)
+        settings,
+        jobs=RedisJobStore(settings.redis_url),
+        dispatcher=_LateCelery(settings.redis_url),
+        watchers=_watchers(settings),
     )
     # What is there now stays for good: the collector need not look at it again while requests wait.
     gc.collect()
     gc.freeze()
     return app
+
+
+def _watchers(settings: GatewaySettings) -> list[Watcher]:
+    watchers: list[Watcher] = [AccessLog()] if settings.access_log else []
+    traces = tracing.from_environment(os.environ)
+    return watchers if traces is None else [*watchers, traces]
 
 
 class _LateCelery:
@@ -75,10 +87,15 @@ class _LateCelery:
         self._celery.send(job_id)
 
 
-def create_app(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher) -> ASGIApp:
-    """Return the gateway behind its boundary: request ids, body limits, metrics, a last answer."""
+def create_app(
+    settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher, watchers: Sequence[Watcher] = ()
+) -> ASGIApp:
+    """Return the gateway behind its boundary: request ids, body limits, metrics, a last answer.
+
+    `watchers` are told of each request after its answer.
+    """
     boundary = Boundary(
-        short_way(create_api(settings, jobs=jobs, dispatcher=dispatcher)),
+        short_way(create_api(settings, jobs=jobs, dispatcher=dispatcher, watchers=watchers)),
         limit_bytes=settings.max_body_bytes,
         limits_bytes={
             "/v1/predictions": settings.max_prediction_bytes,
@@ -88,10 +105,13 @@ def create_app(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
             f"{OIP}/": settings.max_prediction_bytes,
         },
     )
-    return OipErrors(boundary)
+    app = OipErrors(boundary)
+    return Watched(app, watchers) if watchers else app
 
 
-def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher) -> FastAPI:
+def create_api(
+    settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher, watchers: Sequence[Watcher] = ()
+) -> FastAPI:
     """Return the routes with what they need in `app.state.gateway`."""
     store = ArtefactStore(settings.store_dir)
     catalogue = StoreCatalogue(store, settings.data_dir)
@@ -101,6 +121,8 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
     keeper = Keeper(store.kept, lambda: traffic.policy.keeping)
     counting = metrics.Counting()
     batches = Batches(most_waiting=settings.max_queued, observers=(counting.observe,))
+    for watcher in watchers:
+        batches.observers += watcher.observers
     shadow = Shadow(
         batches,
         traffic,
@@ -131,6 +153,7 @@ def create_api(settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatc
         streams=CapacityLimiter(_STREAM_THREADS),
         uploads=CapacityLimiter(settings.max_uploads),
         image_limits=ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels),
+        watchers=tuple(watchers),
     )
     gateway.batches.escalate = gateway.escalations
     traffic.on_change.append(gateway.escalations.follow)
@@ -164,6 +187,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(gateway.traffic.refresh)
     metrics.started()
     gateway.batches.start()
+    for watcher in gateway.watchers:
+        watcher.start()
     every_s = gateway.settings.promotion_poll_s
     watches = [
         asyncio.create_task(gateway.live.watch(every_s)),
@@ -183,3 +208,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await gateway.escalations.close()
         await asyncio.to_thread(gateway.keeper.stop)
         gateway.versions.close()
+        for watcher in gateway.watchers:
+            await asyncio.to_thread(watcher.stop)

@@ -44,3 +44,5 @@ class GatewaySettings(CommonSettings):
     """How often a process looks whether another student was promoted."""
     drain_s: int = Field(default=30, ge=0, le=3_600)
     """How long requests in flight may take after SIGTERM."""
+    access_log: bool = False
+    """Whether a line of JSON is written for each request."""

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
+from services.gateway.ended import Watcher
 from services.gateway.hot.batches import Batches
 from services.gateway.live import Live
 from services.gateway.metrics import Counting
@@ -56,6 +57,8 @@ class Gateway:
     uploads: CapacityLimiter
     """Datasets and teachers that are taken in."""
     image_limits: ImageLimits
+    watchers: tuple[Watcher, ...] = ()
+    """Are told of each request: the access log and the traces, where they are on."""
 
 
 # `async def`, or FastAPI would call these few instructions in a thread.

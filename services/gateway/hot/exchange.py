@@ -3,12 +3,14 @@
 import logging
 import time
 from collections.abc import Coroutine, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from services.gateway.ended import Ended
 from services.gateway.errors import STATUSES
 from services.gateway.hot.apart import is_small
 from services.gateway.hot.asked import Asked, Options
@@ -192,10 +194,36 @@ class Exchange:
         head = _lines(response.status_code, [*default, *headers])
         self._send(response.status_code, head, bytes(response.body))
 
+    def tell(self, status: int, sent_bytes: int = 0) -> None:
+        """Tell those who watch that the request has ended."""
+        for watcher in self._gateway.watchers:
+            watcher.ended(self._ended(status, sent_bytes))
+
+    def _ended(self, status: int, sent_bytes: int) -> Ended:
+        head, student = self._head, self._student
+        answered = student is not None and status < HTTPStatus.BAD_REQUEST
+        return Ended(
+            began=self._began,
+            ended=time.perf_counter(),
+            request_id=self._identifier,
+            method="POST",
+            path=PATH,
+            route=PATH,
+            query=head.query,
+            status=status,
+            # Those that left before their request was whole have pieces still.
+            received_bytes=sum(map(len, self.pieces)) if self.pieces else head.length,
+            sent_bytes=sent_bytes,
+            student=student.version if student is not None and answered else None,
+            traceparent=head.traceparent,
+            tracestate=head.tracestate,
+        )
+
     def _send(self, status: int, head: bytes, body: bytes) -> None:
         protocol = self._protocol
         self.response_complete = True
         self.count(status)
+        self.tell(status, len(body))
         if self.disconnected:
             return
         ends = b"" if self.keep_alive else b"connection: close\r\n"

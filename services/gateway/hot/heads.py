@@ -27,6 +27,9 @@ class Head(NamedTuple):
     """What the client calls itself."""
     media_type: bytes | None = None
     """Where it is none of an image: of a form, with its boundary, or one that is refused."""
+    traceparent: str | None = None
+    """Of which trace the request is a part, to the client."""
+    tracestate: str | None = None
 
 
 _known: dict[bytes, Head] = {}
@@ -51,6 +54,7 @@ def keep(head: bytes, found: Head) -> None:
     # A line may end without a carriage return. The parser then saw another end of the head than `head_of`.
     plain = head.startswith(b"POST ") and head.count(b"\n") == head.count(b"\r\n") == head.count(b"\r")
     again = found.identifier is None and found.key is None and found.media_type is None
+    again = again and found.traceparent is None
     if plain and again and found.length:
         if len(_known) >= _MOST:
             _known.clear()

@@ -132,6 +132,7 @@ class HotProtocol(HttpToolsProtocol):
         if self._taking is not None:
             exchange, self._taking = self._taking, None
             exchange.count(CLIENT_GONE)
+            exchange.tell(CLIENT_GONE)
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -212,7 +213,7 @@ class HotProtocol(HttpToolsProtocol):
         length = -1
         typed = False
         media_type: bytes | None = None
-        identifier = deadline = key = None
+        identifier = deadline = key = parent = state = None
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value) if value.isdigit() and len(value) < 10 else -1
@@ -230,9 +231,13 @@ class HotProtocol(HttpToolsProtocol):
                 deadline = value.decode("latin-1") if deadline is None else deadline
             elif name == _CANARY:
                 key = value.decode("latin-1") if key is None else key
+            elif name == b"traceparent":
+                parent = value.decode("latin-1")
+            elif name == b"tracestate":
+                state = value.decode("latin-1")
         if not self._may_take(length):
             return None
-        return Head(self.url[len(_QUERY) :], length, identifier, deadline, key, media_type)
+        return Head(self.url[len(_QUERY) :], length, identifier, deadline, key, media_type, parent, state)
 
 
 def _gateway_of(app: Any) -> Gateway | None:

@@ -5,7 +5,6 @@ live student answers. Refusals have the protocol's form, see `oip.refusals`.
 """
 
 import math
-import time
 from functools import cache, partial
 from importlib import metadata
 from typing import Any, Final
@@ -15,6 +14,7 @@ from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from services.gateway.ended import began_of
 from services.gateway.hot.apart import in_thread
 from services.gateway.hot.asked import DEADLINE_HEADER, MOST_DEADLINE_MS, Options, deadline_of
 from services.gateway.oip.compression import ONE_PACKET, Coding, coding_of, deflated, wanted_coding
@@ -155,7 +155,7 @@ _INFER_RESPONSES: Final = {
 )
 async def infer(request: Request) -> Response:
     """Answer `probabilities` at T = 1, `logits` or `predicted` for raw pixels or encoded images."""
-    began = time.perf_counter()
+    began = began_of(request.scope)
     gateway: Gateway = request.app.state.gateway
     headers = request.headers
     deadline = deadline_of(headers.get(DEADLINE_HEADER), began)

@@ -20,6 +20,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from services.gateway import examples
+from services.gateway.ended import began_of
 from services.gateway.errors import STATUSES
 from services.gateway.hot.answered import Found
 from services.gateway.hot.apart import in_thread, is_small, settle
@@ -164,7 +165,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 )
 async def predict(request: Request) -> Response:
     """Answer the student's most probable classes at T = 1, for each image in the order sent."""
-    began = time.perf_counter()
+    began = began_of(request.scope)
     gateway: Gateway = request.app.state.gateway
     options = options_of(request.scope["query_string"], request.headers.get(DEADLINE_HEADER), began)
     images = await _images(request, gateway.settings)
