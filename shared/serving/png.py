@@ -40,12 +40,16 @@ class PlainPng:
             checksum = zlib.crc32(header).to_bytes(4, "big")
             self._beginnings = (_SIGNATURE + b"\0\0\0\r" + header + checksum,)
 
+    def begins(self, data: bytes) -> bool:
+        """Tell whether this may be such a file; it costs nothing to ask."""
+        return data.startswith(self._beginnings)
+
     def pixels(self, data: bytes) -> bytes | None:
         """Return the pixels of a plain PNG of exactly this size, row by row, or None for anything else.
 
         The cost is bounded by the size: the decoder stops when it has its rows, whatever the stream holds.
         """
-        if not data.startswith(self._beginnings):
+        if not self.begins(data):
             return None
         packed = _packed(data)
         if packed is None:

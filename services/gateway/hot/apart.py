@@ -14,7 +14,7 @@ from shared.serving.session import StudentSession
 if TYPE_CHECKING:
     from services.gateway.state import Gateway
 
-_SMALL_PIXELS: Final = 512 * 512
+SMALL_PIXELS: Final = 512 * 512
 """Up to here a PNG is decoded in a few milliseconds; the event loop can wait for that."""
 _SMALL_BYTES: Final = 2**20
 _SMALL_MODEL_S: Final = 0.005
@@ -30,7 +30,7 @@ def is_small(student: StudentSession, images: Sequence[EncodedImage]) -> bool:
     for image in images:
         size_bytes += len(image.data)
         size += pixels_of(image)
-        if size > _SMALL_PIXELS or size_bytes > _SMALL_BYTES:
+        if size > SMALL_PIXELS or size_bytes > _SMALL_BYTES:
             return False
     return True
 

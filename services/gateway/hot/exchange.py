@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from services.gateway.ended import Ended
 from services.gateway.errors import STATUSES
-from services.gateway.hot.apart import is_small
+from services.gateway.hot.apart import SMALL_PIXELS, is_small
 from services.gateway.hot.asked import Asked, Options
 from services.gateway.hot.forms import plain_form
 from services.gateway.hot.heads import Head
@@ -125,12 +125,15 @@ class Exchange:
     def _ask_plain(self, student: StudentSession, image: EncodedImage, options: Options) -> bool:
         """Ask about an image that comes as the student takes it, or return False; as `ask` does."""
         gateway = self._gateway
+        plain = student.plain_png
+        if plain.image_pixels > SMALL_PIXELS or not plain.begins(image.data):
+            return False
+        gateway.batches.need_room(student, 1)
         decoding = time.perf_counter()
-        pixels = plain_pixels(image.data, student.plain_png, gateway.image_limits)
+        pixels = plain_pixels(image.data, plain, gateway.image_limits)
         if pixels is None:
             return False
         decode_s = time.perf_counter() - decoding
-        gateway.batches.need_room(student, 1)
         threshold = options.threshold
         if threshold is None:
             threshold = gateway.traffic.threshold(student)

@@ -18,9 +18,11 @@ import uvicorn
 
 from services.gateway.app import create_app
 from services.gateway.hot import exchange
+from services.gateway.hot.batches import Batches
 from services.gateway.hot.protocol import HotProtocol
 from services.gateway.settings import GatewaySettings
 from shared.artefacts.store import ArtefactStore
+from shared.errors import QueueFull
 from shared.jobs.memory_store import MemoryJobStore
 from tests.support.gateway_in_process import PNG_TYPE, MemoryDispatcher, image_file
 from tests.support.student_bundles import mlp_onnx, write_bundle
@@ -245,6 +247,24 @@ def test_a_body_that_comes_byte_by_byte_is_answered(hosts, taken):
             client.sendall((head + IMAGE)[at : at + 50])
             time.sleep(0.001)
         assert client.recv(20).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert taken == [200]
+
+
+def test_where_too_many_wait_a_request_is_refused_before_its_image_is_decoded(hosts, monkeypatch, taken):
+    def full(*_given: object) -> None:
+        raise QueueFull("predictions", 1, retry_after_s=1.0)
+
+    monkeypatch.setattr(Batches, "need_room", full)
+    monkeypatch.setattr(exchange, "plain_pixels", None)
+    assert httpx.post(f"http://{hosts['short']}{PATH}", content=IMAGE, headers=PNG_TYPE).status_code == 503
+    assert taken == [503]
+
+
+def test_a_plain_image_of_many_pixels_is_not_decoded_on_the_event_loop(hosts, monkeypatch, taken):
+    monkeypatch.setattr(exchange, "SMALL_PIXELS", 27 * 28)
+    monkeypatch.setattr(exchange, "plain_pixels", None)
+    monkeypatch.setattr(exchange, "is_small", lambda *_given: False)
+    assert httpx.post(f"http://{hosts['short']}{PATH}", content=IMAGE, headers=PNG_TYPE).status_code == 200
     assert taken == [200]
 
 
