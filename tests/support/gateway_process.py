@@ -31,7 +31,7 @@ class GatewayProcess:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, timeout_s: float = 30.0) -> "GatewayProcess":
+    def start(self, timeout_s: float = 90.0) -> "GatewayProcess":
         """Start, and return once it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -50,6 +50,7 @@ class GatewayProcess:
             except httpx.HTTPError:
                 pass
             if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()  # or its processes would outlive it
                 raise RuntimeError(f"the gateway did not start:\n{self.log.read_text()[-4000:]}")
             time.sleep(0.05)
 
