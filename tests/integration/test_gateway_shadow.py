@@ -39,13 +39,15 @@ def store(tmp_path: Path) -> ArtefactStore:
 
 @pytest.fixture
 def gateway(store: ArtefactStore, tmp_path: Path) -> Iterator[GatewayProcess]:
-    started = GatewayProcess(tmp_path, NOBODY, GATEWAY_PROCESSES="2").start()
-    yield started
-    started.stop()
+    process = GatewayProcess(tmp_path, NOBODY, GATEWAY_PROCESSES="2")
+    try:
+        yield process.start(timeout_s=90)
+    finally:
+        process.stop()  # also where it did not start in time: its processes would go on
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
