@@ -1,6 +1,8 @@
 """A gateway that stops under load answers every request that it has been sent."""
 
 import http.client
+import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -57,3 +59,16 @@ def test_a_stop_under_load_fails_no_request(tmp_path: Path, redis_url: str, proc
         client.join(10)
     assert [client.failures for client in clients] == [[]] * len(clients)
     assert all(client.told and set(client.answers) == {200} for client in clients)
+
+
+def test_no_process_of_a_gateway_outlives_the_one_that_watches_over_them(tmp_path, redis_url):
+    started = GatewayProcess(tmp_path, redis_url, GATEWAY_PROCESSES="2").start()
+    started.stop(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", started.port), timeout=5).close()
+        except OSError:
+            return
+        assert time.monotonic() < deadline, "something still listens on the port"
+        time.sleep(0.05)

@@ -76,12 +76,14 @@ def test_of_64_connections_none_is_answered_much_less_often_than_the_others(tmp_
     assert all(answer.startswith(b"HTTP/1.1 200") for one in answers.values() for _, answer in one)
 
 
-def test_liveness_does_not_wait_for_the_student_and_overload_is_refused_at_once(tmp_path, redis_url):
+def test_neither_liveness_nor_a_refusal_waits_for_the_student(tmp_path, redis_url):
     with gateway(tmp_path, redis_url, SLOW, GATEWAY_MAX_QUEUED="4") as started:
         answers = load(started.port, [LIVENESS] + [prediction()] * 32, seconds=2.0)
-    assert statistics.median(taken for taken, _ in answers.pop(0)) < 0.05
+    alive = [taken for taken, _ in answers.pop(0)]
     every = [found for one in answers.values() for found in one]
     refused = [(taken, answer) for taken, answer in every if answer.startswith(b"HTTP/1.1 503")]
-    assert any(answer.startswith(b"HTTP/1.1 200") for _, answer in every)
-    assert statistics.median(taken for taken, _ in refused) < 0.05
+    answered = [taken for taken, answer in every if answer.startswith(b"HTTP/1.1 200")]
     assert all(b"retry-after: 1\r\n" in answer and b"queue-full" in answer for _, answer in refused)
+    # Beside those who do wait: how long that is in seconds depends on the machine and on who else uses it.
+    assert statistics.median(alive) < statistics.median(answered)
+    assert statistics.median(taken for taken, _ in refused) < statistics.median(answered)

@@ -1,6 +1,7 @@
 """Runs an ASGI app factory under uvicorn with the settings that all services share."""
 
 import asyncio
+import ctypes
 import importlib
 import os
 import shutil
@@ -14,6 +15,10 @@ from typing import Any, cast
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
+
+_PR_SET_PDEATHSIG = 1
+_SILENCE_S = 60
+"""A process that is silent for so long is replaced."""
 
 
 def serve(
@@ -50,6 +55,8 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=drain_s,
+        # uvicorn's five seconds end a process of a busy machine in the middle of its start.
+        timeout_worker_healthcheck=_SILENCE_S,
     )
     if processes == 1:
         server = uvicorn.Server(config)
@@ -85,13 +92,23 @@ class _Named:
 
 
 class _OwnSocket:
-    """Becomes a new socket on the port wherever it arrives: uvicorn sends its sockets to each process."""
+    """Becomes a new socket on the port wherever it arrives: uvicorn sends its sockets to each process.
+
+    The one thing of ours that each process does before it serves, so that it is tied to its parent here, too:
+    one that outlived it would go on answering on the port, and nobody would replace or stop it.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
 
     def __reduce__(self) -> Any:
-        return _bound, self._address
+        return _in_child, self._address
+
+
+def _in_child(host: str, port: int) -> socket.socket:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return _bound(host, port)
 
 
 def _bound(host: str, port: int) -> socket.socket:
