@@ -10,7 +10,8 @@ are compared with those of the float32 graph, several at a time.
 A peer runs from `.bench/<peer>`, an environment of its own that is made when it is asked for the first time;
 one that cannot be installed, or does not answer rightly, is left out with a message. `wrk` has to be there
 (Debian: `apt install wrk`), for TorchServe a Java runtime. Peers run the float32 graph, as an exported model
-is; those that come near us run the chosen graph, too. We are one configuration at all loads.
+is; those that come near us run our chosen graph, too, in rows of their own. We are one configuration at all
+loads.
 """
 
 import argparse
@@ -34,7 +35,7 @@ import psutil
 from benchmarks.serving_load import Server, ask, check, load, running
 from benchmarks.serving_peers import PEERS, environment, versions
 from benchmarks.serving_student import FLOAT32, SERVED, WORKLOADS, Student, promoted
-from benchmarks.serving_table import LOADS, OURS, Bar, Row, bars, bars_table, floor_of, ratios, table
+from benchmarks.serving_table import GIVEN, LOADS, OURS, Bar, Row, bars, bars_table, floor_of, ratios, table
 from shared.processor import processor
 from tests.support.redis_server import free_port
 
@@ -124,25 +125,27 @@ def _asked() -> argparse.Namespace:
 
 
 def _own(student: Student, processes: str) -> list[Server]:
-    """Return the gateway, serving each graph, the one that the export chose first, and the references."""
+    """Return the gateway, first as it is to reach the bars, and the references.
+
+    First comes the graph that the export chose, then float32 where that is another one, then the first again
+    with an access log, which is off by default as it is in what the peers run.
+    """
+    graphs = sorted(student.graphs, key=lambda name: name != SERVED)
+    kinds = [(graph, FLOAT32 if graph == FLOAT32 != graphs[0] else "", {}) for graph in graphs]
+    kinds.append((graphs[0], "access log", {"GATEWAY_ACCESS_LOG": "true"}))
     servers = []
     for number in processes.split(","):
-        for graph in sorted(student.graphs, key=lambda name: name != SERVED):
-            words = f"{OURS}, {number} process{'es' if number != '1' else ''}"
+        words = f"{OURS}, {number} process{'es' if number != '1' else ''}"
+        for graph, kind, more in kinds:
+            own = {
+                "IMAGO_STATE_DIR": str(student.states[graph]),
+                "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+                "GATEWAY_PROCESSES": number,
+            }
+            command = (sys.executable, "-m", "services.gateway")
+            name = f"{words}, {kind}" if kind else words
             servers.append(
-                Server(
-                    f"{words}, {FLOAT32}" if graph == FLOAT32 and len(student.graphs) > 1 else words,
-                    OURS,
-                    graph,
-                    (sys.executable, "-m", "services.gateway"),
-                    "/v1/predictions",
-                    LOADS,
-                    environment={
-                        "IMAGO_STATE_DIR": str(student.states[graph]),
-                        "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
-                        "GATEWAY_PROCESSES": number,
-                    },
-                )
+                Server(name, OURS, graph, command, "/v1/predictions", LOADS, environment=own | more)
             )
     for name, script, path in (
         ("raw ASGI echo", "raw_asgi", "/"),
@@ -164,8 +167,8 @@ def _peers(pythons: dict[str, Path], student: Student, workload: str) -> list[Se
                 pixels = setting.endswith(" pixels")
                 servers.append(
                     Server(
-                        f"{name} {setting}" + (f", {student.graphs[graph].stem}" if graph == SERVED else ""),
-                        name,
+                        f"{name} {setting}" + (GIVEN if graph == SERVED else ""),
+                        name + (GIVEN if graph == SERVED else ""),
                         graph,
                         _script(python, f"{name}_server", student, graph, setting),
                         peer.path,

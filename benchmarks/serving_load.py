@@ -3,8 +3,10 @@
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -97,8 +99,8 @@ def running(server: Server, png: bytes, scratch: Path) -> Iterator[Running]:
     port = free_port()
     command = [str(word).replace("{port}", str(port)) for word in server.command]
     ports = {f"BENCH_PORT_{number}": str(free_port()) for number in range(2, 2 + _PORTS)}
-    home = scratch / "home"  # whatever they leave behind goes with it
-    home.mkdir(exist_ok=True)
+    # Whatever they leave behind goes with it; its name is short, as paths of sockets have to be.
+    home = Path(tempfile.mkdtemp(prefix="b-"))
     log = scratch / "server.log"
     given = {"GATEWAY_PORT": str(port), "OMP_NUM_THREADS": "1", "HOME": str(home), "TMPDIR": str(home)}
     asked = request(png, server.form, name=server.field_name)
@@ -128,6 +130,7 @@ def running(server: Server, png: bytes, scratch: Path) -> Iterator[Running]:
         yield Running(url, process, start_s)
     finally:
         _end(started, process)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def check(at: Running, server: Server, pngs: Sequence[bytes], expected: Sequence[tuple[int, float]]) -> None:

@@ -7,6 +7,7 @@ python kserve_server.py PORT MODEL HEIGHT WIDTH CHANNELS SETTING
 """
 
 import base64
+import logging
 import os
 import sys
 from typing import Any
@@ -27,6 +28,7 @@ if __name__ == "__main__":
     ]
 PORT, MODEL, *SIZE, _SETTING = os.environ["BENCH_ARGUMENTS"].split(" ")
 WORKERS, _, _ = words(_SETTING)
+logging.disable(logging.INFO)  # its processes write three lines for each request, whatever they are told
 
 import kserve  # noqa: E402 - see above
 from kserve import InferOutput, InferRequest, InferResponse, ModelServer  # noqa: E402

@@ -62,3 +62,15 @@ def test_resnet_is_held_against_the_runtime_alone():
     assert (name, images_s) == ("2 x 8", 15000.0)
     (share, *_) = bars([OURS], OURS, floor_images_s=images_s)
     assert (share.measured, share.reached) == (0.8, False)
+
+
+def test_a_peer_that_is_given_our_graph_is_held_apart_from_those_with_their_own():
+    rows = [
+        OURS,
+        _row("mosec", "mosec 2x32@1", {64: [6000]}),
+        _row("mosec, our graph", "mosec 2x32@1, our graph", {64: [15000]}),
+    ]
+    found = {bar.what: bar.measured for bar in bars(rows, OURS, floor_images_s=None)}
+    assert found["times the best peer, 64 connections"] == 2.0
+    assert found["times the best peer that is given our graph, c = 64"] == 0.8
+    assert "| mosec, our graph | – | – | – | – | 2x32@1: 15,000 | 0.80 |" in ratios(rows, OURS)
