@@ -75,7 +75,7 @@ PEERS = {
     ),
     "bentoml": Peer(
         ("bentoml", "httptools", "pillow", "uvloop"),
-        mlp={"1x1": (1, 16), "1x32": _LOADED, "2x1": (64,), "2x32": _LOADED},
+        mlp={"1x1": (1, 16), "1x32": (16,), "2x1": (64,), "2x32": (64,)},
         resnet20={"2x1": _ALL, "2x32": (64,)},
         path="/predict",
         form="file",
@@ -92,7 +92,7 @@ PEERS = {
     ),
     "kserve": Peer(
         ("kserve",),
-        mlp={"1x1": _ALL, "2x1": _LOADED},
+        mlp={"1x1": (1,), "2x1": _LOADED},
         resnet20={"2x1": _ALL},
         path=_OIP,
         form="base64",
@@ -100,7 +100,7 @@ PEERS = {
     ),
     "ray": Peer(
         ("ray[serve]", "orjson"),
-        mlp={"1x1": _ALL, "2x1": _LOADED},
+        mlp={"2x1": _ALL},
         resnet20={"2x1": _ALL},
         path="/",
         start_s=18.0,
