@@ -2,7 +2,7 @@
 
 import os
 
-from services.gateway import tracing
+from services.gateway.otel import need_packages
 from services.gateway.settings import GatewaySettings
 from shared.adapters.web.server import serve
 from shared.logs import configure_logging
@@ -12,7 +12,7 @@ from shared.settings import load
 def main() -> None:
     """Read the settings and serve; a wrong setting is told before anything starts."""
     settings = load(GatewaySettings)
-    tracing.need_packages(os.environ)
+    need_packages(os.environ)
     configure_logging("gateway", settings.log_level)
     serve(
         "services.gateway.app:from_environment",

@@ -8,7 +8,6 @@ exporter's headers, time-outs and batches follow `OTEL_…`, as everywhere.
 import asyncio
 import logging
 import queue
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -16,15 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.gateway.ended import UNTOLD, Ended
 from services.gateway.hot.answered import Answered, Observer
+from services.gateway.otel import asked_for, need_packages
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 log = logging.getLogger(__name__)
 
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_SPOKEN = "http/protobuf"
 _HANDED_ON_S = 0.1
 """After which what was gathered goes to the thread."""
 _MOST_GATHERED = 4096
@@ -47,33 +44,6 @@ class Phases(NamedTuple):
     """Of all the answers of the call."""
     images: int
     """In the call."""
-
-
-def asked_for(environment: Mapping[str, str]) -> bool:
-    """Tell whether the standard variables ask for traces."""
-    off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    exporter = environment.get("OTEL_TRACES_EXPORTER") or "otlp"
-    named = any(environment.get(name) for name in _ENDPOINTS)
-    return named and not off and "otlp" in (word.strip() for word in exporter.split(","))
-
-
-def need_packages(environment: Mapping[str, str]) -> None:
-    """Say what is missing and exit with 2, where traces are asked for and cannot be sent."""
-    if not asked_for(environment):
-        return
-    protocol = next((environment[name] for name in _PROTOCOLS if environment.get(name)), _SPOKEN)
-    if protocol != _SPOKEN:
-        sys.stderr.write(f"{_PROTOCOLS[1]}: traces are sent by {_SPOKEN} alone, got {protocol!r}\n")
-        raise SystemExit(2)
-    try:
-        import opentelemetry.exporter.otlp.proto.http.trace_exporter
-        import opentelemetry.sdk.trace.export  # noqa: F401
-    except ImportError as error:
-        sys.stderr.write(
-            f"{_ENDPOINTS[0]}: traces are asked for, but {error.name} is not installed; "
-            "install Imago with the extra 'otel', such as `pip install imago[otel]`, or unset it\n"
-        )
-        raise SystemExit(2) from None
 
 
 def from_environment(environment: Mapping[str, str]) -> "Tracing | None":

@@ -194,10 +194,8 @@ def test_a_stop_ends_open_streams_and_answers_what_is_in_flight(gateway):
 
 def test_a_wrong_setting_is_told_by_its_name_before_anything_starts(tmp_path, redis_url):
     gateway = GatewayProcess(tmp_path, redis_url, GATEWAY_MAX_IMAGES="none")
-    with pytest.raises(RuntimeError, match="GATEWAY_MAX_IMAGES"):
+    with pytest.raises(RuntimeError, match=r"status 2:\n(.*\n)*GATEWAY_MAX_IMAGES"):
         gateway.start()
-    assert gateway.process is not None
-    assert gateway.process.wait(timeout=5) == 2
 
 
 def test_logs_are_one_json_object_a_line_whatever_the_client_sends(gateway, redis_server):

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from services.cli import local_redis
-from services.cli.errors import StackFailed
+from services.cli.errors import StackFailed, line
 from services.cli.settings import CliSettings
 from services.cli.stack import GRACE_S, Stack
 from services.cli.state import read_stack
@@ -240,7 +240,7 @@ def test_a_port_that_is_taken_is_named_and_nothing_is_started(place: Place):
     ):
         stack.start()
     assert failed.value.code == "port-taken"
-    assert "TEACHER_PORT" in failed.value.line()
+    assert "TEACHER_PORT" in line(failed.value)
     assert place.diary == []
 
 
@@ -326,4 +326,4 @@ def test_a_redis_that_was_named_and_does_not_answer_is_told(place: Place, monkey
     with Stack(CliSettings(), commands=COMMANDS) as stack, pytest.raises(StackFailed) as failed:
         stack.start()
     assert failed.value.code == "redis-unreachable"
-    assert "secret" not in failed.value.line()
+    assert "secret" not in line(failed.value)

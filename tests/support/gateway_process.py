@@ -50,8 +50,9 @@ class GatewayProcess:
             except httpx.HTTPError:
                 pass
             if self.process.poll() is not None or time.monotonic() > deadline:
-                self.stop()  # or its processes would outlive it
-                raise RuntimeError(f"the gateway did not start:\n{self.log.read_text()[-4000:]}")
+                status = self.stop()  # or its processes would outlive it
+                said = self.log.read_text()[-4000:]
+                raise RuntimeError(f"the gateway did not start, status {status}:\n{said}")
             time.sleep(0.05)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 20.0) -> int:

@@ -80,7 +80,7 @@ def test_an_image_of_another_size_is_resized_to_what_the_student_takes(gateway):
 def test_a_large_image_is_answered_off_the_event_loop_in_the_same_way(gateway, monkeypatch):
     gateway.promote("digits-1")
     here = answered(predict(gateway, image_file(300, 300)))
-    monkeypatch.setattr(apart, "_SMALL_PIXELS", 100)
+    monkeypatch.setattr(apart, "SMALL_PIXELS", 100)
     there = answered(predict(gateway, image_file(300, 300)))
     assert there.predictions == here.predictions
 
