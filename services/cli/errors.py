@@ -1,6 +1,6 @@
 """What a command tells a person before it leaves with exit status 1.
 
-These stand beside the tree of `shared/errors.py`, not in it: that tree holds what services answer with a
+These stand beside the tree of `shared/errors/`, not in it: that tree holds what services answer with a
 status of their own; nothing here is ever sent. What the gateway refuses is in `shared.client.errors`.
 """
 

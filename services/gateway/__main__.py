@@ -2,7 +2,7 @@
 
 import os
 
-from services.gateway.otel import need_packages
+from services.gateway.observability.otel import need_packages
 from services.gateway.settings import GatewaySettings
 from shared.adapters.web.server import serve
 from shared.logs import configure_logging

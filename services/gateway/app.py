@@ -11,28 +11,29 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from services.gateway import metrics, routes, tracing
-from services.gateway.access_log import AccessLog
+from services.gateway import routes
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
-from services.gateway.ended import Watched, Watcher
 from services.gateway.errors import STATUSES
 from services.gateway.hot.batches import Batches
-from services.gateway.live import Live
+from services.gateway.observability import metrics, tracing
+from services.gateway.observability.access_log import AccessLog
+from services.gateway.observability.ended import Watched, Watcher
 from services.gateway.oip.models import Models
 from services.gateway.oip.refusals import PREFIX as OIP
 from services.gateway.oip.refusals import OipErrors
 from services.gateway.routes.oip import short_way
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
+from services.gateway.students.live import Live
+from services.gateway.students.versions import Versions
 from services.gateway.traffic.cascade import Escalations
 from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
 from services.gateway.traffic.shadow import Shadow
 from services.gateway.traffic.teacher import TeacherAsker
 from services.gateway.transfer_sets import TransferSets
-from services.gateway.uploads import clear_old_uploads
-from services.gateway.versions import Versions
+from services.gateway.uploads.datasets import clear_old_uploads
 from shared.adapters.redis_jobs import RedisJobStore
 from shared.adapters.web import openapi, problems
 from shared.adapters.web.boundary import Boundary

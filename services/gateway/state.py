@@ -8,18 +8,18 @@ from fastapi import Depends, Request
 
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
-from services.gateway.ended import Watcher
 from services.gateway.hot.batches import Batches
-from services.gateway.live import Live
-from services.gateway.metrics import Counting
+from services.gateway.observability.ended import Watcher
+from services.gateway.observability.metrics import Counting
 from services.gateway.oip.models import Models
 from services.gateway.settings import GatewaySettings
+from services.gateway.students.live import Live
+from services.gateway.students.versions import Versions
 from services.gateway.traffic.cascade import Escalations
 from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
 from services.gateway.traffic.shadow import Shadow
 from services.gateway.transfer_sets import TransferSets
-from services.gateway.versions import Versions
 from shared.artefacts.store import ArtefactStore
 from shared.datasets.images import ImageLimits
 from shared.jobs.service import JobService

@@ -10,8 +10,8 @@ import torch
 from services.worker.protocol import ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
 from services.worker.stages.context import JobContext
-from services.worker.stages.transfer_set import BuiltTransferSet, build_transfer_set
 from services.worker.stages.transfer_sets.examples import taught_examples
+from services.worker.stages.transfer_sets.stage import BuiltTransferSet, build_transfer_set
 from shared.adapters.teacher_client import TeacherClient
 from shared.artefacts.datasets import Split
 from shared.artefacts.store import ArtefactStore

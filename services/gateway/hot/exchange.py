@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from services.gateway.ended import Ended
 from services.gateway.errors import STATUSES
 from services.gateway.hot.apart import SMALL_PIXELS, is_small
 from services.gateway.hot.asked import Asked, Options
 from services.gateway.hot.forms import plain_form
 from services.gateway.hot.heads import Head
+from services.gateway.observability.ended import Ended
 from services.gateway.routes.predictions import (
     IMAGE_TYPES,
     MULTIPART,

@@ -3,8 +3,9 @@
 from anyio import from_thread
 from fastapi import APIRouter
 
-from services.gateway import comparison, examples
+from services.gateway import examples
 from services.gateway.errors import STATUSES
+from services.gateway.observability import comparison
 from services.gateway.state import GatewayDep
 from shared.adapters.web.metrics import samples
 from shared.adapters.web.problems import documented

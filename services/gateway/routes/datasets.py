@@ -11,7 +11,7 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES
 from services.gateway.parts import media_type
 from services.gateway.state import GatewayDep
-from services.gateway.uploads import Upload, take_in, upload_directory
+from services.gateway.uploads.datasets import Upload, take_in, upload_directory
 from shared.adapters.web.problems import documented
 from shared.artefacts.names import is_name
 from shared.contracts.datasets import DatasetList, DatasetView

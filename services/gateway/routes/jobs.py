@@ -8,7 +8,7 @@ from fastapi.openapi import models as openapi_models
 from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.state import GatewayDep, JobsDep
-from services.gateway.teacher_uploads import check_without_files
+from services.gateway.uploads.teachers import check_without_files
 from shared.adapters.web.problems import documented
 from shared.contracts.jobs import JobPage, JobState, JobView
 from shared.contracts.specs import JobKind, JobSpec, TeacherImportSpec

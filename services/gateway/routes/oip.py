@@ -14,9 +14,9 @@ from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from services.gateway.ended import began_of
 from services.gateway.hot.apart import in_thread
 from services.gateway.hot.asked import DEADLINE_HEADER, MOST_DEADLINE_MS, Options, deadline_of
+from services.gateway.observability.ended import began_of
 from services.gateway.oip.compression import ONE_PACKET, Coding, coding_of, deflated, wanted_coding
 from services.gateway.oip.inference import answer, read
 from services.gateway.oip.refusals import PREFIX, OipRoute, documented

@@ -20,7 +20,6 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from services.gateway import examples
-from services.gateway.ended import began_of
 from services.gateway.errors import STATUSES
 from services.gateway.hot.answered import Found
 from services.gateway.hot.apart import in_thread, is_small, settle
@@ -34,6 +33,7 @@ from services.gateway.hot.asked import (
     need_time,
 )
 from services.gateway.hot.batches import call
+from services.gateway.observability.ended import began_of
 from services.gateway.parts import PartBegins, PartData, media_type, parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway

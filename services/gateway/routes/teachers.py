@@ -12,7 +12,7 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.parts import media_type
 from services.gateway.state import GatewayDep
-from services.gateway.teacher_uploads import (
+from services.gateway.uploads.teachers import (
     check_without_files,
     discard,
     order_of,

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakKeyDictionary
 
-from services.gateway.live import Live, stamp_of
+from services.gateway.students.live import Live, stamp_of
+from services.gateway.students.versions import Versions
 from services.gateway.traffic.canary import Split
 from services.gateway.traffic.cascade import threshold_of
 from services.gateway.traffic.preparing import Prepared, prepare
-from services.gateway.versions import Versions
 from shared.artefacts.store import ArtefactStore
 from shared.artefacts.traffic import TRAFFIC
 from shared.contracts.traffic import Cascade, TrafficPolicy, TrafficView

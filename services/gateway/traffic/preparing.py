@@ -3,10 +3,10 @@
 import logging
 from dataclasses import dataclass
 
-from services.gateway.live import Live
+from services.gateway.students.live import Live
+from services.gateway.students.versions import Versions
 from services.gateway.traffic.cascade import threshold_of
 from services.gateway.traffic.teacher import has_teacher
-from services.gateway.versions import Versions
 from shared.contracts.students import StudentCard
 from shared.contracts.traffic import TrafficPolicy
 from shared.errors import DistillationError, StudentUnusable, TrafficRefused

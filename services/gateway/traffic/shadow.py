@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from services.gateway import metrics
 from services.gateway.hot.answered import Answered
 from services.gateway.hot.batches import Batches
-from services.gateway.live import Live
+from services.gateway.observability import metrics
+from services.gateway.students.live import Live
 from services.gateway.traffic.asking import Asking, Said, StudentQuestions, TeacherQuestions
 from services.gateway.traffic.copies import Copy
 from services.gateway.traffic.policy import Traffic

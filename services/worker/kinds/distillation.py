@@ -33,18 +33,18 @@ from services.worker.stages.training import (
     preprocessing_of,
     train_nets,
 )
-from services.worker.stages.transfer_set import (
-    BuiltTransferSet,
-    build_transfer_set,
-    complete_transfer_set,
-    plan_transfer_set,
-)
 from services.worker.stages.transfer_sets.examples import (
     live_examples,
     named_by_teacher,
     taught_examples,
 )
 from services.worker.stages.transfer_sets.live import LiveTransferSet
+from services.worker.stages.transfer_sets.stage import (
+    BuiltTransferSet,
+    build_transfer_set,
+    complete_transfer_set,
+    plan_transfer_set,
+)
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.cascade import CascadeCurve
 from shared.contracts.datasets import DatasetManifest

@@ -14,8 +14,8 @@ from services.worker.stages import outcomes
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext
 from services.worker.stages.training import labelled_examples, train_nets
-from services.worker.stages.transfer_set import ask_teacher
 from services.worker.stages.transfer_sets.examples import taught_examples
+from services.worker.stages.transfer_sets.stage import ask_teacher
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetView
 from shared.contracts.jobs import JobResult, Stage

@@ -20,7 +20,7 @@ from services.worker.stages.context import JobContext, seconds_of
 from services.worker.stages.ensemble_bundle import EnsembleExport, publish_ensemble, write_ensemble
 from services.worker.stages.ensemble_evaluation import EnsembleOutcome, evaluate_ensembles
 from services.worker.stages.training import cost_of
-from services.worker.stages.transfer_set import BuiltTransferSet, ask_teacher
+from services.worker.stages.transfer_sets.stage import BuiltTransferSet, ask_teacher
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetManifest, DatasetView
 from shared.contracts.jobs import ChildJob, JobResult, Stage

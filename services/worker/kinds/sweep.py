@@ -23,7 +23,7 @@ from services.worker.stages.cascade import keep_teacher, load_curve, measure_cas
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext, seconds_of
 from services.worker.stages.training import cost_of, held_out, preprocessing_of
-from services.worker.stages.transfer_set import BuiltTransferSet, ask_teacher
+from services.worker.stages.transfer_sets.stage import BuiltTransferSet, ask_teacher
 from shared.adapters.redis_studies import RedisJournal
 from shared.adapters.teacher_client import TeacherClient
 from shared.artefacts.tensors import read_tensors, write_tensors

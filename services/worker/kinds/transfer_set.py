@@ -9,7 +9,7 @@ from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext
 from services.worker.stages.pinned import pinned_teacher
 from services.worker.stages.training import cost_of
-from services.worker.stages.transfer_set import ask_teacher
+from services.worker.stages.transfer_sets.stage import ask_teacher
 from services.worker.stages.transfer_sets.summaries import stored_summary
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.jobs import JobResult, Stage

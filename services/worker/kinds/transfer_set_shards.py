@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from services.worker.stages import outcomes
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext
-from services.worker.stages.transfer_set import ASKED, Asked, fill_here
+from services.worker.stages.transfer_sets.stage import ASKED, Asked, fill_here
 from services.worker.stages.transfer_sets.wanted import want
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.jobs import JobResult, Stage

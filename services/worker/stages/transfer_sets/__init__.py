@@ -1,1 +1,1 @@
-"""The parts of the transfer-set stage; `services.worker.stages.transfer_set` puts them together."""
+"""The transfer-set stage: `stage` puts the parts beside it together."""

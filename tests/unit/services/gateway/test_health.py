@@ -2,8 +2,8 @@
 
 import time
 
-from services.gateway import live
-from services.gateway.live import Live
+from services.gateway.students import live
+from services.gateway.students.live import Live
 from tests.support.gateway_in_process import PNG_TYPE, image_file, refused
 from tests.support.student_bundles import mlp_onnx
 from tests.support.teachers_at_rest import publish_teacher

@@ -334,7 +334,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(gateway: InProcessGateway, monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("services.gateway.uploads._append", full)
+    monkeypatch.setattr("services.gateway.uploads.datasets._append", full)
     refused(send(gateway, TRANSFORMERS, FOLDER), 503, "store-full")
     assert left(gateway) == []
 

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from services.gateway.live import Live
+from services.gateway.students.live import Live
+from services.gateway.students.versions import Versions
 from services.gateway.traffic.policy import Traffic
-from services.gateway.versions import Versions
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.images import ImageInput
 from shared.contracts.traffic import Canary, Cascade, Keeping, Shadow, TrafficPolicy

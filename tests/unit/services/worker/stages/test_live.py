@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from services.worker.stages.transfer_set import Planned, complete_transfer_set, plan_transfer_set
 from services.worker.stages.transfer_sets import summaries
 from services.worker.stages.transfer_sets.examples import live_examples, named_by_teacher, taught_examples
 from services.worker.stages.transfer_sets.live import LiveTransferSet
+from services.worker.stages.transfer_sets.stage import Planned, complete_transfer_set, plan_transfer_set
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import Preprocessing
 from shared.contracts.training import Asking, Budget, Objective, TransferSetSpec

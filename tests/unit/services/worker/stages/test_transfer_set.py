@@ -12,9 +12,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from services.worker.stages.context import JobStopped
-from services.worker.stages.transfer_set import BuiltTransferSet
 from services.worker.stages.transfer_sets import summaries
 from services.worker.stages.transfer_sets.examples import as_torch
+from services.worker.stages.transfer_sets.stage import BuiltTransferSet
 from services.worker.stages.transfer_sets.summaries import stored_summary
 from shared.artefacts.datasets import Split
 from shared.artefacts.files import sha256_file

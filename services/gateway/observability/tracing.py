@@ -13,9 +13,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from services.gateway.ended import UNTOLD, Ended
 from services.gateway.hot.answered import Answered, Observer
-from services.gateway.otel import asked_for, need_packages
+from services.gateway.observability.ended import UNTOLD, Ended
+from services.gateway.observability.otel import asked_for, need_packages
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

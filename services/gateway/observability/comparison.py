@@ -7,7 +7,7 @@ from typing import Literal
 
 from prometheus_client.samples import Sample
 
-from services.gateway import metrics
+from services.gateway.observability import metrics
 from shared.contracts.comparisons import (
     Bounds,
     CalibrationDrift,

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from services.gateway import metrics
 from services.gateway.hot.answered import Answered, Found
 from services.gateway.hot.asked import Asked, Options
-from services.gateway.metrics import Counting
+from services.gateway.observability import metrics
+from services.gateway.observability.metrics import Counting
 
 
 class Student:

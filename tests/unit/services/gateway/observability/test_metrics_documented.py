@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY, Metric
 
 import services.gateway.app  # noqa: F401 - all metrics of the gateway are made when its modules are loaded
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 DASHBOARD = json.loads((ROOT / "docs/grafana/imago-gateway.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 ALERTS = yaml.safe_load((ROOT / "docs/grafana/imago-alerts.yaml").read_text())["groups"][0]["rules"]

@@ -6,9 +6,9 @@ import time
 import pytest
 from prometheus_client import REGISTRY
 
-from services.gateway.access_log import AccessLog, line, names_of, whole
 from services.gateway.app import create_app
-from services.gateway.ended import Ended
+from services.gateway.observability.access_log import AccessLog, line, names_of, whole
+from services.gateway.observability.ended import Ended
 from shared.artefacts.store import ArtefactStore
 from shared.jobs.memory_store import MemoryJobStore
 from tests.support.gateway_in_process import (

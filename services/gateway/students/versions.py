@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from services.gateway.live import Live, load_student
+from services.gateway.students.live import Live, load_student
 from shared.artefacts.store import ArtefactStore
 from shared.serving.session import StudentSession
 

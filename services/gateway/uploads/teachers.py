@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from services.gateway.state import Gateway
-from services.gateway.uploads import Upload, incoming_of, take_in, upload_directory
+from services.gateway.uploads.datasets import Upload, incoming_of, take_in, upload_directory
 from shared.artefacts.incoming import new_upload
 from shared.artefacts.model_archives import unpack_model
 from shared.artefacts.model_files import (

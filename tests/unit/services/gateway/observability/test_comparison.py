@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client.samples import Sample
 
-from services.gateway.comparison import Counts, comparison, latency, role_of
+from services.gateway.observability.comparison import Counts, comparison, latency, role_of
 from shared.contracts.evaluation import ReliabilityBin
 from shared.contracts.traffic import Canary, Shadow, TrafficPolicy
 from tests.support.gateway_in_process import PNG_TYPE, image_file, refused

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from services.gateway import versions as module
-from services.gateway.live import Live
-from services.gateway.versions import Versions
+from services.gateway.students import versions as module
+from services.gateway.students.live import Live
+from services.gateway.students.versions import Versions
 from shared.artefacts.store import ArtefactStore
 from shared.errors import StudentNotFound, StudentUnusable
 from tests.support.student_bundles import mlp_onnx, write_bundle

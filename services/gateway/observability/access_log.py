@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 import orjson
 
-from services.gateway.ended import UNTOLD, Ended, plain
 from services.gateway.hot.answered import Observer
+from services.gateway.observability.ended import UNTOLD, Ended, plain
 
 _MOST_NAMES = 16
 

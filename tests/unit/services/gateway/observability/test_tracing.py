@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from services.gateway.app import create_app
-from services.gateway.tracing import Phases, Spans, Tracing, asked_for, need_packages
+from services.gateway.observability.tracing import Phases, Spans, Tracing, asked_for, need_packages
 from shared.artefacts.store import ArtefactStore
 from shared.jobs.memory_store import MemoryJobStore
 from tests.support.gateway_in_process import (
@@ -24,7 +24,7 @@ from tests.support.gateway_in_process import (
     TestClient,
     image_file,
 )
-from tests.unit.services.gateway.test_access_log import ended
+from tests.unit.services.gateway.observability.test_access_log import ended
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -61,7 +61,7 @@ def test_without_the_packages_a_gateway_that_is_asked_for_traces_says_what_to_in
     script = (
         "import sys\n"
         "sys.modules['opentelemetry.sdk.trace.export'] = None\n"
-        "from services.gateway.tracing import need_packages\n"
+        "from services.gateway.observability.tracing import need_packages\n"
         f"need_packages({ENDPOINT!r})\n"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
