@@ -13,7 +13,7 @@ from shared.errors import (
     Unavailable,
 )
 
-OURS = [error for error in every_error() if error.__module__ == shared.errors.__name__]
+OURS = [error for error in every_error() if error.__module__.startswith(f"{shared.errors.__name__}.")]
 """Those that a service raises; the client's own are told by the client."""
 
 

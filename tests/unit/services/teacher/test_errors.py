@@ -6,7 +6,7 @@ import shared.errors
 from services.teacher.errors import STATUSES
 from shared.adapters.web.problems import every_error, status_of
 
-OURS = [error for error in every_error() if error.__module__ == shared.errors.__name__]
+OURS = [error for error in every_error() if error.__module__.startswith(f"{shared.errors.__name__}.")]
 
 EXPECTED = {
     "invalid-temperature": 422,
