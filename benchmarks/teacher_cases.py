@@ -1,6 +1,7 @@
 """The teachers that `benchmarks.teacher` asks, with random weights, and the service that answers."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -117,8 +118,8 @@ def _ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
         for line in log.read_text().splitlines():
-            if "Uvicorn running on " in line:
-                url = line.split("Uvicorn running on ")[1].split(" ")[0]
+            if '"event": "listening"' in line:
+                url = json.loads(line)["url"]
                 if httpx.get(f"{url}/health/ready").status_code == httpx.codes.OK:
                     return url
         time.sleep(0.1)

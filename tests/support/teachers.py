@@ -1,5 +1,6 @@
 """Small random teachers in a store, what they must answer by the formula, and the service as a process."""
 
+import json
 import os
 import subprocess
 import sys
@@ -161,8 +162,8 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         for line in log.read_text().splitlines():
-            if "Uvicorn running on " in line:
-                url = line.split("Uvicorn running on ")[1].split(" ")[0]
+            if '"event": "listening"' in line:
+                url = json.loads(line)["url"]
                 if httpx.get(f"{url}/health/ready").status_code == 200:
                     return url
         time.sleep(0.05)

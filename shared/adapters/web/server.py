@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import importlib
+import logging
 import os
 import shutil
 import signal
@@ -16,9 +17,15 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+log = logging.getLogger(__name__)
+
 _PR_SET_PDEATHSIG = 1
 _SILENCE_S = 60
 """A process that is silent for so long is replaced."""
+_ACCEPTED_A_TURN = 16
+"""Connections that one turn of the event loop accepts. libuv (1.46 and later) accepts one a turn from each
+listening descriptor, so there are several of the one socket: else the last of 64 clients that come at once
+waits for 64 turns, each of them with the answers of all who came before it."""
 
 
 def serve(
@@ -59,9 +66,10 @@ def serve(
         timeout_worker_healthcheck=_SILENCE_S,
     )
     if processes == 1:
-        server = uvicorn.Server(config)
+        server = _Server(config)
+        listener = _bound(host, port)
         with suppress(KeyboardInterrupt):
-            server.run()
+            server.run(sockets=listeners(listener))
         if not server.started:
             sys.exit(uvicorn.config.STARTUP_FAILURE)
         return
@@ -69,11 +77,27 @@ def serve(
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
     try:
         # Kept open and never listened on: it holds the port, also one that the kernel has chosen.
-        with _bound(host, port) as held:
-            shared = _OwnSocket(host, held.getsockname()[1])
-            Multiprocess(config, sockets=[shared]).run()  # type: ignore[list-item]
+        with _bound(host, port, shared=True) as held:
+            own = _OwnSocket(host, held.getsockname()[1])
+            sockets = [own, *(_Duplicate(own) for _ in range(_ACCEPTED_A_TURN - 1))]
+            Multiprocess(config, sockets=sockets).run()  # type: ignore[arg-type]
     finally:
         shutil.rmtree(metrics_dir, ignore_errors=True)
+
+
+def listeners(listener: socket.socket) -> list[socket.socket]:
+    """Return descriptors of one listening socket, so many that a burst of clients is accepted at once."""
+    return [listener, *(listener.dup() for _ in range(_ACCEPTED_A_TURN - 1))]
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does, which uvicorn leaves out where it is given sockets."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            log.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
 
 
 class _Named:
@@ -108,14 +132,25 @@ class _OwnSocket:
 def _in_child(host: str, port: int) -> socket.socket:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    return _bound(host, port)
+    return _bound(host, port, shared=True)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+class _Duplicate:
+    """Becomes another descriptor of what the socket has become, where both arrive together."""
+
+    def __init__(self, own: _OwnSocket) -> None:
+        self._own = own
+
+    def __reduce__(self) -> Any:
+        return socket.socket.dup, (self._own,)
+
+
+def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if shared:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         found.bind((host, port))
     except OSError as error:
