@@ -198,7 +198,8 @@ def test_both_ways_give_the_same_answer_to_a_form(hosts, case, taken, monkeypatc
     assert read == ([] if case in PLAIN_FORMS else ["the long way"])
     status, told, words = answer(hosts["long"], path, body, headers)
     if case == "too large an image":
-        assert told.pop("connection") == "close"  # the app refuses it before it has read the rest
+        # the app may refuse it before the rest has come, and ends the connection then
+        assert told.pop("connection", "close") == "close"
     assert short == (status, told, words)
 
 
