@@ -9,6 +9,7 @@ TORCH_INDEX_URL ?=
 TEST_PROCESSES ?= 2
 PEERS ?=
 BENCH_OPTIONS ?=
+CHAOS_OPTIONS ?=
 
 BIN := .venv/bin
 RUNTIME := .venv/.runtime-installed
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up experiments check format test test-compose bench-teacher bench-serving openapi clean
+.PHONY: help setup demo up experiments check format test chaos test-compose bench-teacher bench-serving openapi clean
 
 help:  ## Say what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ format: $(DEV)  ## Bring the code into its format.
 
 test: $(DEV)  ## Run the whole test suite but the containers, in TEST_PROCESSES processes.
 	$(BIN)/python -m pytest -m "not compose" -n $(TEST_PROCESSES) --dist loadfile
+
+chaos: $(DEV)  ## Break everything on purpose, at full size, and print what was lost; takes 40 minutes.
+	$(BIN)/python -m tests.chaos $(CHAOS_OPTIONS)
 
 bench-serving: $(DEV)  ## Compare the gateway with others: make bench-serving PEERS=mosec,litserve,bentoml
 	$(BIN)/python -m benchmarks.serving --peers "$(PEERS)" $(BENCH_OPTIONS)

@@ -20,6 +20,7 @@ from services.gateway.traffic.keeper import Keeper
 from services.gateway.traffic.policy import Traffic
 from services.gateway.traffic.shadow import Shadow
 from services.gateway.transfer_sets import TransferSets
+from shared.adapters.web.access import Caller, caller_of
 from shared.artefacts.store import ArtefactStore
 from shared.datasets.images import ImageLimits
 from shared.jobs.service import JobService
@@ -72,5 +73,10 @@ async def _jobs(request: Request) -> JobService:
     return (await gateway_of(request)).jobs
 
 
+async def _caller(request: Request) -> Caller:
+    return caller_of(request.scope)
+
+
 GatewayDep = Annotated[Gateway, Depends(gateway_of)]
 JobsDep = Annotated[JobService, Depends(_jobs)]
+CallerDep = Annotated[Caller, Depends(_caller)]

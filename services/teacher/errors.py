@@ -8,6 +8,11 @@ from shared.adapters.web.problems import StatusTable
 
 STATUSES: Final[StatusTable] = {
     errors.DistillationError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.ScopeMissing: HTTPStatus.FORBIDDEN,
+    errors.RateExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TeacherBudgetSpent: HTTPStatus.TOO_MANY_REQUESTS,
     errors.InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -61,7 +61,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     with _temporary_file(path, data) as temporary:
         temporary.replace(path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def write_once(path: Path, data: bytes) -> bool:
@@ -74,7 +74,7 @@ def write_once(path: Path, data: bytes) -> bool:
             path.hardlink_to(temporary)
         except FileExistsError:
             return False
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     return True
 
 
@@ -129,7 +129,7 @@ def publish_directory(final: Path, build: Callable[[Path], None]) -> bool:
             if not final.exists():
                 raise
             return False
-    _sync_directory(final.parent)
+    sync_directory(final.parent)
     return True
 
 
@@ -163,7 +163,7 @@ def remove_directory(directory: Path) -> bool:
         directory.rename(temporary)
     except FileNotFoundError:
         return False
-    _sync_directory(directory.parent)
+    sync_directory(directory.parent)
     shutil.rmtree(temporary, ignore_errors=True)
     return True
 
@@ -216,10 +216,11 @@ def _sync_tree(directory: Path) -> None:
     for folder, _, names in os.walk(directory):
         for name in names:
             _sync(Path(folder) / name, os.O_RDONLY)
-        _sync_directory(Path(folder))
+        sync_directory(Path(folder))
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Let what was made or renamed in the folder outlast a loss of power."""
     _sync(directory, os.O_RDONLY | os.O_DIRECTORY)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from shared.artefacts.datasets import DatasetStore
 from shared.artefacts.jobs import JobFiles
 from shared.artefacts.kept import KeptStore
+from shared.artefacts.owners import Owners
 from shared.artefacts.students import StudentStore
 from shared.artefacts.teachers import TeacherStore
 
@@ -23,6 +24,7 @@ class ArtefactStore:
         self.teachers = TeacherStore(root / "teachers")
         self.students = StudentStore(root / "students")
         self.kept = KeptStore(root / "kept")
+        self.owners = Owners(root / "owners")
 
     def job(self, job_id: str) -> JobFiles:
         """Return where the job of this id keeps its files."""

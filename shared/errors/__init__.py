@@ -5,6 +5,14 @@ given, and carries a `remedy`: what the caller can do about it. The stable `code
 class name in kebab case (`JobNotFound` is `job-not-found`). Status codes are the business of each service.
 """
 
+from shared.errors.access import (
+    KeyNotFound,
+    QuotaExceeded,
+    RateExceeded,
+    ScopeMissing,
+    TeacherBudgetSpent,
+    Unauthenticated,
+)
 from shared.errors.conflicts import (
     CannotRedistil,
     Conflict,
@@ -160,6 +168,7 @@ __all__ = [
     "JobNotFound",
     "JobStoreUnavailable",
     "KeptNotFound",
+    "KeyNotFound",
     "LabelsMissing",
     "LayersDoNotJoin",
     "LeaseLost",
@@ -181,8 +190,11 @@ __all__ = [
     "ParityFailed",
     "PickleRefused",
     "QueueFull",
+    "QuotaExceeded",
+    "RateExceeded",
     "ReportNotReady",
     "RevisionMismatch",
+    "ScopeMissing",
     "ShuttingDown",
     "StoreFull",
     "StudentInUse",
@@ -190,6 +202,7 @@ __all__ = [
     "StudentNotLoaded",
     "StudentUnusable",
     "TeacherAnswerInvalid",
+    "TeacherBudgetSpent",
     "TeacherChanged",
     "TeacherDoesNotTemper",
     "TeacherNotFound",
@@ -205,6 +218,7 @@ __all__ = [
     "TransferSetInUse",
     "TransferSetNotFound",
     "TransferSetsUnavailable",
+    "Unauthenticated",
     "Unavailable",
     "UnknownArchitecture",
     "UnknownClass",
