@@ -79,6 +79,7 @@ class Attempt:
             attempts=self._grant.attempts,
             spec=self._grant.spec,
             children=self._grant.children,
+            owner=self._grant.owner,
         )
         settings = self._settings
         with TrainingProcess(settings.training_module, order, settings.threads) as child:

@@ -17,7 +17,7 @@ from typing import Final
 
 from pydantic import Field, model_validator
 
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, Name
 from shared.contracts.jobs import ChildJob, Failure, JobResult, Progress
 from shared.contracts.specs import JobSpec
 
@@ -39,6 +39,8 @@ class ChildOrder(Contract):
     spec: JobSpec
     children: tuple[ChildJob, ...] = ()
     """The ends of the child jobs that earlier attempts made, in the order they were sent."""
+    owner: Name | None = None
+    """Whose the job is, and so whose everything is that it makes."""
 
 
 class ChildMessage(Contract):

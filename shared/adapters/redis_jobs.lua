@@ -6,6 +6,7 @@
 --   <prefix>job:<id>:unfinished set: children that have not ended; their parent waits while it has any
 --   <prefix>due                 zset: when a job that is not final is to be looked at again
 --   <prefix>index:<state>:<kind>  zsets for lists, '*' is any; the score is the order of creation
+--   <prefix>owner:<owner>:index:<state>:<kind>  the same of one owner's jobs, so that a page of theirs costs a page
 --   <prefix>idempotency:<hash>  string: digest of the request, and the job it made
 -- An answer begins with 'ok', 'missing', 'lost', 'conflict', 'final', 'nothing', 'granted' or 'spent'.
 
@@ -18,20 +19,23 @@ local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
 local function whole(number) return string.format('%.0f', number) end
 local function record_key(id) return prefix .. 'job:' .. id end
-local function index_key(state, kind) return prefix .. 'index:' .. state .. ':' .. kind end
+local function index_key(owner, state, kind)
+  return prefix .. (owner and 'owner:' .. owner .. ':' or '') .. 'index:' .. state .. ':' .. kind
+end
 local function unfinished_key(id) return record_key(id) .. ':unfinished' end
 local function due_at(id, at) redis.call('ZADD', prefix .. 'due', whole(at), id) end
 
 local function load(id)
   local found = redis.call('HMGET', record_key(id), 'state', 'kind', 'sequence', 'epoch', 'attempts',
-    'until', 'cancel', 'reason', 'resends', 'parent', 'children', 'waiting_since', 'ended_before')
+    'until', 'cancel', 'reason', 'resends', 'parent', 'children', 'waiting_since', 'ended_before',
+    'owner')
   if not found[1] then return nil end
   return {
     id = id, state = found[1], kind = found[2], sequence = found[3], epoch = tonumber(found[4]),
     attempts = tonumber(found[5]), lease_until = tonumber(found[6]), cancel = found[7] == '1',
     reason = found[8] or '', resends = tonumber(found[9]), parent = found[10],
     children = found[11] and cjson.decode(found[11]) or {}, waiting_since = tonumber(found[12] or 0),
-    ended_before = tonumber(found[13] or 0),
+    ended_before = tonumber(found[13] or 0), owner = found[14],
   }
 end
 
@@ -41,26 +45,39 @@ local function event(job, kind, data)
   redis.call('XADD', record_key(job.id) .. ':events', 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, 'data', data)
 end
 
+local function index_add(job, state)
+  for _, owner in ipairs(job.owner and { false, job.owner } or { false }) do
+    redis.call('ZADD', index_key(owner, state, '*'), job.sequence, job.id)
+    redis.call('ZADD', index_key(owner, state, job.kind), job.sequence, job.id)
+  end
+end
+
+local function index_remove(job, state)
+  for _, owner in ipairs(job.owner and { false, job.owner } or { false }) do
+    redis.call('ZREM', index_key(owner, state, '*'), job.id)
+    redis.call('ZREM', index_key(owner, state, job.kind), job.id)
+  end
+end
+
 -- `more` is JSON of further fields of the event, each with a comma before it.
 local function move(job, state, more)
-  redis.call('ZREM', index_key(job.state, '*'), job.id)
-  redis.call('ZREM', index_key(job.state, job.kind), job.id)
-  redis.call('ZADD', index_key(state, '*'), job.sequence, job.id)
-  redis.call('ZADD', index_key(state, job.kind), job.sequence, job.id)
+  index_remove(job, job.state)
+  index_add(job, state)
   job.state = state
   set(job, 'state', state)
   event(job, 'state', string.format('{"state":"%s","epoch":%d,"attempts":%d%s}',
     state, job.epoch, job.attempts, more or ''))
 end
 
-local function create(id, kind, spec, parent, wait)
+local function create(id, kind, spec, parent, owner, wait)
   local sequence = whole(redis.call('INCR', prefix .. 'sequence'))
-  local job = { id = id, state = 'queued', kind = kind, sequence = sequence, epoch = 0, attempts = 0 }
+  local job = { id = id, state = 'queued', kind = kind, sequence = sequence, epoch = 0, attempts = 0,
+    owner = owner }
   set(job, 'kind', kind, 'sequence', sequence, 'spec', spec, 'created', whole(now), 'epoch', '0',
     'attempts', '0', 'until', '0', 'cancel', '0', 'resends', '0')
   if parent then set(job, 'parent', parent) end
-  redis.call('ZADD', index_key('*', '*'), sequence, id)
-  redis.call('ZADD', index_key('*', kind), sequence, id)
+  if owner then set(job, 'owner', owner) end
+  index_add(job, '*')
   due_at(id, now + tonumber(wait))
   move(job, 'queued')
 end
@@ -140,7 +157,7 @@ end
 
 local operations = {}
 
-function operations.submit(id, kind, spec, idempotency, digest, keep, wait)
+function operations.submit(id, kind, spec, idempotency, digest, keep, wait, owner)
   if idempotency ~= '' then
     local key = prefix .. 'idempotency:' .. idempotency
     local before = redis.call('GET', key)
@@ -152,7 +169,7 @@ function operations.submit(id, kind, spec, idempotency, digest, keep, wait)
     end
     redis.call('SET', key, digest .. ' ' .. id, 'PX', keep)
   end
-  if redis.call('EXISTS', record_key(id)) == 0 then create(id, kind, spec, nil, wait) end
+  if redis.call('EXISTS', record_key(id)) == 0 then create(id, kind, spec, nil, owner ~= '' and owner, wait) end
   return { 'ok', 1, id, redis.call('HGETALL', record_key(id)) }
 end
 
@@ -167,21 +184,28 @@ function operations.events(id, after, limit)
   return { 'ok', redis.call('XRANGE', record_key(id) .. ':events', after, '+', 'COUNT', limit) }
 end
 
-local function children_below(parent, state, kind, below, limit)
+local function children_below(parent, state, kind, below, limit, owner)
   local job, ids = load(parent), {}
   for place = job and #job.children or 0, 1, -1 do
     if #ids == tonumber(limit) then break end
     local child = load(job.children[place])
     if (below == '+inf' or tonumber(child.sequence) < tonumber(string.sub(below, 2)))
-      and (state == '*' or state == child.state) and (kind == '*' or kind == child.kind) then
+      and (state == '*' or state == child.state) and (kind == '*' or kind == child.kind)
+      and (owner == '' or owner == child.owner) then
       ids[#ids + 1] = child.id
     end
   end
   return ids
 end
 
-function operations.list(state, kind, below, limit, parent)
-  local ids = parent ~= '' and children_below(parent, state, kind, below, limit) or redis.call('ZREVRANGEBYSCORE', index_key(state, kind), below, '-inf', 'LIMIT', 0, limit)
+function operations.list(state, kind, below, limit, parent, owner)
+  local ids
+  if parent ~= '' then
+    ids = children_below(parent, state, kind, below, limit, owner)
+  else
+    ids = redis.call('ZREVRANGEBYSCORE', index_key(owner ~= '' and owner, state, kind), below, '-inf',
+      'LIMIT', 0, limit)
+  end
   local page = { 'ok' }
   for _, id in ipairs(ids) do
     page[#page + 1] = id
@@ -220,7 +244,8 @@ function operations.acquire(id, lease, most, failure)
     ends[#ends + 1] = child
     ends[#ends + 1] = redis.call('HGETALL', record_key(child))
   end
-  return { 'granted', job.epoch, job.attempts, redis.call('HGET', record_key(id), 'spec'), job.parent or '', ends }
+  return { 'granted', job.epoch, job.attempts, redis.call('HGET', record_key(id), 'spec'), job.parent or '', ends,
+    job.owner or '' }
 end
 
 function operations.renew(id, epoch, lease)
@@ -301,7 +326,7 @@ function operations.wait(id, epoch, children, wait)
   for _, child in ipairs(cjson.decode(children)) do
     local child_id, kind, spec = unpack(child)
     if redis.call('EXISTS', record_key(child_id)) == 0 then
-      create(child_id, kind, spec, id, wait)
+      create(child_id, kind, spec, id, job.owner, wait)
       redis.call('SADD', unfinished_key(id), child_id)
       job.children[#job.children + 1] = child_id
     end

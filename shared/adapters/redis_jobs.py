@@ -73,13 +73,17 @@ class RedisJobStore:
     # --- for those who ask for jobs ------------------------------------------------------------------------
 
     def submit(
-        self, job_id: str, spec: JobSpec, idempotency_key: str | None = None, request_digest: str = ""
+        self,
+        job_id: str,
+        spec: JobSpec,
+        idempotency_key: str | None = None,
+        request_digest: str = "",
+        owner: str | None = None,
     ) -> tuple[JobView, bool]:
         """Create the record; see `JobStore.submit`."""
-        key = "" if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).hexdigest()
         answer = self._call(
-            "submit", job_id, spec.kind, SPEC.dump_json(spec).decode(), key, request_digest or "-",
-            _milliseconds(IDEMPOTENCY_KEPT_S), self._resend_first_ms,
+            "submit", job_id, spec.kind, SPEC.dump_json(spec).decode(), _hashed(idempotency_key, owner),
+            request_digest or "-", _milliseconds(IDEMPOTENCY_KEPT_S), self._resend_first_ms, owner or "",
         )  # fmt: skip
         if answer[0] == "conflict":
             raise IdempotencyConflict(str(idempotency_key))
@@ -98,11 +102,12 @@ class RedisJobStore:
         cursor: str | None = None,
         limit: int = 50,
         parent: str | None = None,
+        owner: str | None = None,
     ) -> JobPage:
         """Return jobs, newest first; a cursor that is none of ours begins at the newest."""
         below = f"({cursor}" if cursor is not None and cursor.isdecimal() else "+inf"
-        answer = self._call("list", state or "*", kind or "*", below, limit + 1, parent or "")[1:]
-        found = list(zip(answer[::2], answer[1::2], strict=True))
+        answer = self._call("list", state or "*", kind or "*", below, limit + 1, parent or "", owner or "")
+        found = list(zip(answer[1::2], answer[2::2], strict=True))
         page = found[:limit]
         more = len(found) > limit
         return JobPage(
@@ -135,9 +140,11 @@ class RedisJobStore:
             answer = self._of(job_id, "acquire", *arguments, failure.model_dump_json())
         if answer[0] != "granted":
             return None
-        _, epoch, attempts, spec, parent, ends = answer
+        _, epoch, attempts, spec, parent, ends, owner = answer
         children = tuple(to_child(child, record) for child, record in zip(ends[::2], ends[1::2], strict=True))
-        return Grant(job_id, epoch, attempts, SPEC.validate_json(spec), parent or None, children)
+        return Grant(
+            job_id, epoch, attempts, SPEC.validate_json(spec), parent or None, children, owner or None
+        )
 
     def renew(self, job_id: str, epoch: int, lease_s: float) -> Signal:
         """Keep the lease for another `lease_s` from now."""
@@ -205,6 +212,15 @@ class RedisJobStore:
         with answering():
             answer: Answer = self._script(keys=[PREFIX], args=[operation, *arguments])
         return answer
+
+
+def _hashed(idempotency_key: str | None, owner: str | None) -> str:
+    """Return what a request is known again by: two owners with the same key do not meet."""
+    if idempotency_key is None:
+        return ""
+    # No owner's name has a line end.
+    text = idempotency_key if owner is None else f"{owner}\n{idempotency_key}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _milliseconds(seconds: float) -> int:

@@ -47,6 +47,7 @@ def to_view(job_id: str, flat: Sequence[str]) -> JobView:
             "attempts": int(record["attempts"]),
             "epoch": int(record["epoch"]),
             "parent": record.get("parent"),
+            "owner": record.get("owner"),
             "cancel_requested": record["cancel"] == "1",
         }
         | {name: json.loads(record[name]) for name in _JSON if name in record}

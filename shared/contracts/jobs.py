@@ -104,6 +104,8 @@ class JobView(Contract):
     finished_at: datetime | None = None
     parent: str | None = None
     """The job that made this one."""
+    owner: Name | None = None
+    """Whose it is, and its children's; None where it was submitted while keys were switched off."""
     children: tuple[str, ...] = ()
     """The jobs that this one made, in the order of its plan."""
     attempts: int = 0

@@ -58,24 +58,31 @@ class MemoryJobStore:
         self._resend_longest_s = resend_longest_s
         self._lock = threading.RLock()
         self._records: dict[str, _Record] = {}
-        self._keys: dict[str, tuple[str, str, float]] = {}
+        self._keys: dict[tuple[str | None, str], tuple[str, str, float]] = {}
+        """By owner and idempotency key: the digest of the request, its job, and until when it is known."""
 
     # --- for those who ask for jobs ------------------------------------------------------------------------
 
     def submit(
-        self, job_id: str, spec: JobSpec, idempotency_key: str | None = None, request_digest: str = ""
+        self,
+        job_id: str,
+        spec: JobSpec,
+        idempotency_key: str | None = None,
+        request_digest: str = "",
+        owner: str | None = None,
     ) -> tuple[JobView, bool]:
         """Create the record; see `JobStore.submit`."""
         with self._lock:
             now = self._clock()
             if idempotency_key is not None:
-                digest, its_id, until = self._keys.get(idempotency_key, ("", "", 0.0))
+                key = owner, idempotency_key
+                digest, its_id, until = self._keys.get(key, ("", "", 0.0))
                 if now < until:
                     if digest != request_digest:
                         raise IdempotencyConflict(idempotency_key)
                     return self._records[its_id].view, its_id == job_id
-                self._keys[idempotency_key] = (request_digest, job_id, now + IDEMPOTENCY_KEPT_S)
-            return self._create(job_id, spec).view, True
+                self._keys[key] = (request_digest, job_id, now + IDEMPOTENCY_KEPT_S)
+            return self._create(job_id, spec, owner=owner).view, True
 
     def get(self, job_id: str) -> JobView:
         """Return the job as it is."""
@@ -89,6 +96,7 @@ class MemoryJobStore:
         cursor: str | None = None,
         limit: int = 50,
         parent: str | None = None,
+        owner: str | None = None,
     ) -> JobPage:
         """Return jobs, newest first; a cursor that is none of ours begins at the newest."""
         with self._lock:
@@ -100,6 +108,7 @@ class MemoryJobStore:
                 and state in (None, record.view.state)
                 and kind in (None, record.view.spec.kind)
                 and parent in (None, record.view.parent)
+                and owner in (None, record.view.owner)
             ]
         page = found[:limit]
         return JobPage(
@@ -156,7 +165,8 @@ class MemoryJobStore:
             record.resends = 0
             self._move(record, JobState.RUNNING)
             children = tuple(self._as_child(child) for child in self._children(record))
-            return Grant(job_id, record.view.epoch, record.view.attempts, view.spec, view.parent, children)
+            view = record.view
+            return Grant(job_id, view.epoch, view.attempts, view.spec, view.parent, children, view.owner)
 
     def renew(self, job_id: str, epoch: int, lease_s: float) -> Signal:
         """Keep the lease for another `lease_s` from now."""
@@ -225,7 +235,7 @@ class MemoryJobStore:
                 self._finish(record, JobState.CANCELLED)
                 return JobState.CANCELLED
             for child_id, spec in children:
-                self._create(child_id, spec, parent=job_id)
+                self._create(child_id, spec, job_id, record.view.owner)
             made = dict.fromkeys((*record.view.children, *(child_id for child_id, _ in children)))
             self._change(record, children=tuple(made), attempts=record.view.attempts - 1)
             record.lease_until = 0.0
@@ -307,10 +317,17 @@ class MemoryJobStore:
 
     # --- the parts -----------------------------------------------------------------------------------------
 
-    def _create(self, job_id: str, spec: JobSpec, parent: str | None = None) -> _Record:
+    def _create(
+        self, job_id: str, spec: JobSpec, parent: str | None = None, owner: str | None = None
+    ) -> _Record:
         if job_id not in self._records:
             view = JobView(
-                id=job_id, state=JobState.QUEUED, spec=spec, created_at=self._time(), parent=parent
+                id=job_id,
+                state=JobState.QUEUED,
+                spec=spec,
+                created_at=self._time(),
+                parent=parent,
+                owner=owner,
             )
             due_at = self._clock() + self._resend_first_s
             self._records[job_id] = _Record(view, len(self._records) + 1, due_at)

@@ -23,6 +23,7 @@ class Grant:
     parent: str | None = None
     children: tuple[ChildJob, ...] = ()
     """The ends of the jobs that this one made in earlier attempts, in the order of its plan."""
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,17 @@ class JobStore(Protocol):
     """
 
     def submit(
-        self, job_id: str, spec: JobSpec, idempotency_key: str | None = None, request_digest: str = ""
+        self,
+        job_id: str,
+        spec: JobSpec,
+        idempotency_key: str | None = None,
+        request_digest: str = "",
+        owner: str | None = None,
     ) -> tuple[JobView, bool]:
         """Create the record, queued; return it and whether it is new.
 
-        A key that came with the same digest within 24 hours answers with the job made then. Raises
-        `IdempotencyConflict` where it came with another.
+        A key that came from the same owner with the same digest within 24 hours answers with the job made
+        then. Raises `IdempotencyConflict` where it came with another.
         """
         ...
 
@@ -61,10 +67,12 @@ class JobStore(Protocol):
         cursor: str | None = None,
         limit: int = 50,
         parent: str | None = None,
+        owner: str | None = None,
     ) -> JobPage:
         """Return jobs, newest first; `cursor` is the `next_cursor` of the page before.
 
-        With `parent` only jobs that this one made; none where there is no such job.
+        With `parent` only jobs that this one made, with `owner` only jobs of theirs; none where there is no
+        such job, or nobody has any.
         """
         ...
 
@@ -114,6 +122,7 @@ class JobStore(Protocol):
     def wait(self, job_id: str, epoch: int, children: Sequence[tuple[str, JobSpec]]) -> JobState:
         """Create the jobs as children of this one and give the lease up until all of them have ended.
 
+        They belong to this one's owner.
         Children that exist are left as they are, so that doing it twice makes nothing new; the lease costs no
         attempt. With the end of the last unfinished child the job is queued again, and due at once. A child
         that fails or is cancelled has its unfinished siblings cancelled. While the job waits, its progress

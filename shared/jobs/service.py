@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from shared.contracts.jobs import JobEvent, JobPage, JobState, JobView
 from shared.contracts.specs import JobSpec
-from shared.errors import JobStoreUnavailable
+from shared.errors import JobNotFound, JobStoreUnavailable
 from shared.jobs.checks import check_submitted
 from shared.jobs.ports import Catalogue, Dispatcher, JobStore
 
@@ -21,22 +21,28 @@ def new_job_id() -> str:
 
 
 class JobService:
-    """Refuses what cannot be, records what can, and wakes a worker."""
+    """Refuses what cannot be, records what can, and wakes a worker.
+
+    `confined_to` is the owner whose jobs are all that the caller sees: any other job is not found. None sees
+    everything, as where keys are switched off.
+    """
 
     def __init__(self, store: JobStore, dispatcher: Dispatcher, catalogue: Catalogue) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._catalogue = catalogue
 
-    def submit(self, spec: JobSpec, idempotency_key: str | None = None) -> tuple[JobView, bool]:
-        """Check, record and announce a job; return it and whether it is new.
+    def submit(
+        self, spec: JobSpec, idempotency_key: str | None = None, owner: str | None = None
+    ) -> tuple[JobView, bool]:
+        """Check, record and announce a job of this owner; return it and whether it is new.
 
         Once this returns the job will reach a final state, even where no worker could be woken: the record is
         the truth, the message a hint, and the reconciler sends it again.
         """
         check_submitted(spec, self._catalogue)
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
-        job, created = self._store.submit(new_job_id(), spec, idempotency_key, digest)
+        job, created = self._store.submit(new_job_id(), spec, idempotency_key, digest, owner)
         if created:
             try:
                 self._dispatcher.send(job.id)
@@ -46,9 +52,12 @@ class JobService:
                 )
         return job, created
 
-    def get(self, job_id: str) -> JobView:
+    def get(self, job_id: str, confined_to: str | None = None) -> JobView:
         """Return the job as it is."""
-        return self._store.get(job_id)
+        job = self._store.get(job_id)
+        if confined_to is not None and job.owner != confined_to:
+            raise JobNotFound(job_id)
+        return job
 
     def list(
         self,
@@ -57,14 +66,24 @@ class JobService:
         cursor: str | None = None,
         limit: int = 50,
         parent: str | None = None,
+        confined_to: str | None = None,
     ) -> JobPage:
         """Return a page of jobs, newest first; with `parent` only those that this job made."""
-        return self._store.list(state, kind, cursor, limit, parent)
+        return self._store.list(state, kind, cursor, limit, parent, confined_to)
 
-    def cancel(self, job_id: str) -> JobView:
+    def cancel(self, job_id: str, confined_to: str | None = None) -> JobView:
         """Cancel the job and its unfinished children, at once where no worker runs them, else in seconds."""
+        self._see(job_id, confined_to)
         return self._store.request_cancel(job_id)
 
-    def events(self, job_id: str, after: str | None = None, limit: int = 1000) -> Sequence[JobEvent]:
+    def events(
+        self, job_id: str, after: str | None = None, limit: int = 1000, confined_to: str | None = None
+    ) -> Sequence[JobEvent]:
         """Return what happened to the job, from behind the event `after`."""
+        self._see(job_id, confined_to)
         return self._store.events(job_id, after, limit)
+
+    def _see(self, job_id: str, confined_to: str | None) -> None:
+        """Raise `JobNotFound` where it is another's. Asking first is no race: a job never changes hands."""
+        if confined_to is not None:
+            self.get(job_id, confined_to)

@@ -11,15 +11,17 @@ from fastapi import APIRouter, Header
 from starlette.responses import StreamingResponse
 
 from services.gateway.errors import STATUSES
-from services.gateway.state import Gateway, GatewayDep
+from services.gateway.state import CallerDep, Gateway, GatewayDep
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
 from shared.contracts.jobs import FINAL_STATES, JobEvent
+from shared.contracts.keys import Scope
 from shared.errors import JobNotFound, JobStoreUnavailable
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[needs(Scope.JOBS)])
 
 KEEP_ALIVE_S = 10.0
 _LOOK_EVERY_S = 0.25
@@ -48,12 +50,14 @@ _EXAMPLE = (
 async def events(
     job_id: str,
     gateway: GatewayDep,
+    caller: CallerDep,
     last_event_id: Annotated[
         str | None, Header(max_length=64, description="Go on behind this event; without it, from the first.")
     ] = None,
 ) -> StreamingResponse:
     """Stream the job's events until its final state, until the client goes, or until the gateway stops."""
-    await _blocking(gateway, partial(gateway.jobs.get, job_id))  # an unknown job is 404, not an empty stream
+    # An unknown job, or another's, is 404 and no empty stream; asked once, since jobs never change hands.
+    await _blocking(gateway, partial(gateway.jobs.get, job_id, caller.confined_to))
     return StreamingResponse(
         _stream(gateway, job_id, last_event_id),
         media_type="text/event-stream",

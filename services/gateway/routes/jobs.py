@@ -7,10 +7,12 @@ from fastapi.openapi import models as openapi_models
 
 from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
-from services.gateway.state import GatewayDep, JobsDep
+from services.gateway.state import CallerDep, GatewayDep, JobsDep
 from services.gateway.uploads.teachers import check_without_files
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
 from shared.contracts.jobs import JobPage, JobState, JobView
+from shared.contracts.keys import Scope
 from shared.contracts.specs import JobKind, JobSpec, TeacherImportSpec
 from shared.errors import (
     BodyTooLarge,
@@ -54,7 +56,7 @@ from shared.errors import (
     ViewsBelongToTransferSet,
 )
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[needs(Scope.JOBS)])
 
 IdempotencyKey = Annotated[
     str | None,
@@ -139,13 +141,14 @@ def submit(
         Body(openapi_examples=_EXAMPLES),
     ],
     gateway: GatewayDep,
+    caller: CallerDep,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """Check and queue a job. It costs nothing where it cannot end well: the refusal says why."""
     if isinstance(spec, TeacherImportSpec):
         check_without_files(spec, gateway)
-    job, created = gateway.jobs.submit(spec, idempotency_key)
+    job, created = gateway.jobs.submit(spec, idempotency_key, caller.owner)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if not created:
         response.status_code = status.HTTP_200_OK
@@ -159,6 +162,7 @@ def submit(
 )
 def list_jobs(
     jobs: JobsDep,
+    caller: CallerDep,
     state: JobState | None = None,
     kind: JobKind | None = None,
     parent: Annotated[str | None, Query(description="Only the child jobs that this job made")] = None,
@@ -167,8 +171,8 @@ def list_jobs(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> JobPage:
-    """Return one page of jobs, of one state, kind or parent where asked for."""
-    return jobs.list(state, kind, cursor, limit, parent)
+    """Return one page of jobs, of one state, kind or parent where asked for. A key sees its owner's."""
+    return jobs.list(state, kind, cursor, limit, parent, caller.confined_to)
 
 
 @router.get(
@@ -179,9 +183,9 @@ def list_jobs(
         **documented(STATUSES, JobNotFound, JobStoreUnavailable),
     },
 )
-def show(job_id: str, jobs: JobsDep) -> JobView:
+def show(job_id: str, jobs: JobsDep, caller: CallerDep) -> JobView:
     """Return the job as it is now."""
-    return jobs.get(job_id)
+    return jobs.get(job_id, caller.confined_to)
 
 
 @router.post(
@@ -192,6 +196,6 @@ def show(job_id: str, jobs: JobsDep) -> JobView:
         **documented(STATUSES, JobNotFound, JobAlreadyFinal, JobStoreUnavailable),
     },
 )
-def cancel(job_id: str, jobs: JobsDep) -> JobView:
+def cancel(job_id: str, jobs: JobsDep, caller: CallerDep) -> JobView:
     """Cancel a job and its child jobs: at once where no worker runs them, otherwise within seconds."""
-    return jobs.cancel(job_id)
+    return jobs.cancel(job_id, caller.confined_to)

@@ -9,14 +9,16 @@ from pydantic import BaseModel
 from starlette.responses import FileResponse
 
 from services.gateway.errors import STATUSES
-from services.gateway.state import GatewayDep
+from services.gateway.state import CallerDep, GatewayDep
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
 from shared.contracts.jobs import JobView
+from shared.contracts.keys import Scope
 from shared.contracts.reports import Plot, Report, file_names
 from shared.contracts.specs import MADE_BY
 from shared.errors import FileNotInBundle, JobNotFound, JobStoreUnavailable, NotAcceptable, ReportNotReady
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[needs(Scope.JOBS)])
 
 
 @router.get(
@@ -31,6 +33,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 def report(
     job_id: str,
     gateway: GatewayDep,
+    caller: CallerDep,
     accept: Annotated[str, Header(description="`application/json` or `text/markdown`")] = "*/*",
 ) -> Response:
     """Return the report as JSON, or as Markdown where `Accept` prefers it.
@@ -38,7 +41,7 @@ def report(
     The pictures of the Markdown are among its files: `GET /v1/jobs/{job_id}/report/files/{name}`.
     """
     media_type = _preferred(accept)
-    job = gateway.jobs.get(job_id)
+    job = gateway.jobs.get(job_id, caller.confined_to)
     files = gateway.store.job(job.id)
     path = files.report_json if media_type == "application/json" else files.report_md
     if not path.is_file():
@@ -55,9 +58,9 @@ def report(
         **documented(STATUSES, JobNotFound, ReportNotReady, FileNotInBundle, JobStoreUnavailable),
     },
 )
-def report_file(job_id: str, name: str, gateway: GatewayDep) -> FileResponse:
+def report_file(job_id: str, name: str, gateway: GatewayDep, caller: CallerDep) -> FileResponse:
     """Return `report.json`, `report.md`, or a plot that the report lists, as `<plot>.png` or `<plot>.svg`."""
-    job = gateway.jobs.get(job_id)
+    job = gateway.jobs.get(job_id, caller.confined_to)
     files = gateway.store.job(job.id)
     if not files.report_json.is_file():
         raise _no_report(job)

@@ -94,6 +94,11 @@ class JobContext:
         """The job's id."""
         return self.order.job_id
 
+    @property
+    def owner(self) -> str | None:
+        """Whose the job is, and so whose everything is that it makes: for `store.owners`."""
+        return self.order.owner
+
     @cached_property
     def transfer_sets(self) -> TransferSetStore:
         """Where transfer sets are kept, by the settings."""
