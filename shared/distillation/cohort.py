@@ -88,11 +88,14 @@ def train_cohort(
             rows may come several times or not at all, but equally many in each epoch. It must depend on its
             arguments alone. None shows each row once, in an order of the seed and epoch.
         checkpoints: a folder of this training's own. Training goes on from the newest whole checkpoint in
-            it, bit for bit as if it had never stopped (CPU, same number of threads).
-        checkpoint_every_s: least time between two checkpoints, in seconds; 0 writes one after every epoch.
+            it, bit for bit as if it had never stopped: on a CPU, with the threads that it began with where
+            this machine has as many CPUs; on CUDA with deterministic algorithms.
+        checkpoint_every_s: least time between two checkpoints, in seconds; one may come at any step, but
+            with `refresh` only after an epoch. 0 writes one after every epoch.
         on_epoch: told the epochs done, all epochs, and by arm the mean loss in nats and validation accuracy.
             To stop, use `should_stop`: what this raises is not caught.
-        should_stop: asked at least every 50 steps; True writes a checkpoint and leaves.
+        should_stop: asked about once a second, but between two steps, and at least every 50 steps; True
+            writes a checkpoint and leaves.
 
     Raises:
         Diverged: a loss or a weight is not finite; the checkpoints hold none that is not.

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from shared.contracts.reports import EpochPoint, TrainingCurve
@@ -13,7 +14,7 @@ from shared.distillation.checkpoint import CohortCheckpoint, CohortState
 from shared.distillation.examples import Batches, Examples
 from shared.distillation.nets import Net, TrainedNet
 from shared.distillation.records import NetRecord
-from shared.distillation.side_by_side import Each, one_by_one, side_by_side
+from shared.distillation.side_by_side import Each, one_by_one, side_by_side, threads_as_before
 from shared.distillation.stack import NetStack
 from shared.errors import Diverged
 from shared.models.checkpoints import unstack
@@ -24,6 +25,7 @@ Refresh = Callable[[int, Sequence[Mapping[str, Tensor]]], Tensor | None]
 """Told the epochs done and each net's tensors, returns teacher logits: float16, views x rows x classes."""
 
 _STEPS_BETWEEN_QUESTIONS = 48
+_SECONDS_BETWEEN_QUESTIONS = 1.0
 _T = TypeVar("_T")
 
 
@@ -43,7 +45,8 @@ class Rounds:
         examples: for the validation split.
         refresh: see `train_cohort`.
         checkpoint: where to write, or None.
-        checkpoint_every_s: least time between two checkpoints, in seconds; 0 writes one after every epoch.
+        checkpoint_every_s: least time between two checkpoints, in seconds, also within an epoch; 0 writes one
+            after every epoch.
     """
 
     def __init__(
@@ -79,8 +82,11 @@ class Rounds:
         self._step = 0
         self._seconds = 0.0
         self._each: Each = one_by_one(len(stacks))
+        self._threads = torch.get_num_threads()
         # All nets do a block before anyone asks whether to stop, so that they stop at the same step.
-        self._block = max(1, _STEPS_BETWEEN_QUESTIONS // len(stacks))
+        self._largest_block = max(1, _STEPS_BETWEEN_QUESTIONS // len(stacks))
+        # How long a step takes is not known before the first.
+        self._block = 1
 
     def train(self, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> None:
         """Train from the newest checkpoint, or from the start, to the last epoch.
@@ -89,11 +95,16 @@ class Rounds:
             Diverged: a loss or a weight is not finite.
             TrainingStopped: `should_stop` said so.
         """
-        with side_by_side(len(self._stacks), self._stacks[0].device) as self._each:
-            self._train(on_epoch, should_stop)
+        device = self._stacks[0].device
+        found = self._checkpoint.newest() if self._checkpoint is not None else None
+        threads = found[0].threads if found is not None else torch.get_num_threads()
+        with threads_as_before(threads, device) as self._threads:
+            if found is not None:
+                self._resume(*found)
+            with side_by_side(len(self._stacks), device) as self._each:
+                self._train(on_epoch, should_stop)
 
     def _train(self, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> None:
-        self._resume()
         now = time.monotonic()
         due = now + self._checkpoint_every_s
         while self._epoch < self._budget.epochs:
@@ -107,9 +118,15 @@ class Rounds:
                 if should_stop():
                     self._save()
                     raise TrainingStopped
-                self._steps(min(self._step + self._block, self._batches.steps))
+                began = time.monotonic()
+                end = min(self._step + self._block, self._batches.steps)
+                steps = end - self._step
+                self._steps(end)
                 now, before = time.monotonic(), now
                 self._seconds += now - before
+                self._block = self._next_block(steps, now - began)
+                if now >= due and self._may_save_within_an_epoch():
+                    due = self._save_and_pause()
             metrics = self._finish_epoch()
             on_epoch(self._epoch, self._budget.epochs, metrics)
             if time.monotonic() >= due:
@@ -140,6 +157,16 @@ class Rounds:
             if logits is not None:
                 self._batches.take_logits(logits)
         self._batches.start_epoch(self._epoch)
+
+    def _next_block(self, steps: int, seconds: float) -> int:
+        """Return how many steps to take before the next question, given how long the last ones took."""
+        in_time = _SECONDS_BETWEEN_QUESTIONS * steps / max(seconds, 1e-9)
+        # An epoch's last batch may be small and quick, and says little of the others.
+        return int(max(1, min(in_time, 2 * self._block, self._largest_block)))
+
+    def _may_save_within_an_epoch(self) -> bool:
+        # At its end one is written that knows the validation. What a refresh returned is part of none.
+        return self._checkpoint_every_s > 0 and self._step < self._batches.steps and self._refresh is None
 
     def _save_and_pause(self) -> float:
         """Write a checkpoint and return when the next is due."""
@@ -231,6 +258,7 @@ class Rounds:
             epoch=self._epoch,
             step=self._step,
             seconds=self._seconds,
+            threads=self._threads,
             nets=tuple(self._records),
         )
         # A net each, whether or not they are trained in one stack: who resumes may do it otherwise.
@@ -244,11 +272,7 @@ class Rounds:
             },
         )
 
-    def _resume(self) -> None:
-        found = self._checkpoint.newest() if self._checkpoint is not None else None
-        if found is None:
-            return
-        state, tensors = found
+    def _resume(self, state: CohortState, tensors: Mapping[str, Tensor]) -> None:
         self._epoch, self._step, self._seconds = state.epoch, state.step, state.seconds
         self._records = list(state.nets)
         states: list[dict[str, Tensor]] = [{} for _ in self._nets]

@@ -5,12 +5,16 @@ operations mostly wait for each other. Each net is computed by one thread as it 
 threads alone, so nothing depends on who finishes first.
 """
 
+import logging
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -61,3 +65,28 @@ def side_by_side(things: int, device: torch.device) -> Iterator[Each]:
         finally:
             # What threads started later take over is what was said last, wherever it was.
             torch.set_num_threads(threads)
+
+
+@contextmanager
+def threads_as_before(threads: int, device: torch.device) -> Iterator[int]:
+    """Let PyTorch use the threads that a training began with; provide how many it uses.
+
+    Another number sums in another order, so that the last bits differ. Where this machine has fewer CPUs than
+    that they would only wait for each other: then it keeps its own number, and says so.
+    """
+    own = torch.get_num_threads()
+    if device.type != "cpu" or threads == own:
+        yield own
+    elif threads > (os.cpu_count() or 1):
+        log.warning(
+            "training goes on with another number of threads: its last bits will differ",
+            extra={"threads": own, "before": threads},
+        )
+        yield own
+    else:
+        log.info("training goes on with the threads that it began with", extra={"threads": threads})
+        torch.set_num_threads(threads)
+        try:
+            yield threads
+        finally:
+            torch.set_num_threads(own)

@@ -1,6 +1,9 @@
+"""What a checkpoint of a cohort holds. How it lies on disk: `artefacts/test_checkpoints.py`."""
+
 import pytest
 import torch
 
+from shared.artefacts.checkpoints import CheckpointFolder
 from shared.distillation.checkpoint import CohortCheckpoint, CohortState
 from shared.distillation.records import NetRecord
 
@@ -8,7 +11,7 @@ TRAINING, OTHER = "a" * 64, "b" * 64
 
 
 def state(epoch: int, training: str = TRAINING) -> CohortState:
-    return CohortState(training=training, epoch=epoch, step=0, seconds=1.5, nets=(NetRecord(),))
+    return CohortState(training=training, epoch=epoch, step=0, seconds=1.5, threads=1, nets=(NetRecord(),))
 
 
 def tensors(epoch: int) -> dict[str, torch.Tensor]:
@@ -27,40 +30,20 @@ def test_the_newest_is_read_and_two_are_kept(checkpoint):
     found, read = checkpoint.newest()
     assert found == state(3)
     assert torch.equal(read["weights/a"], tensors(3)["weights/a"])
-    assert sorted(path.name for path in checkpoint.directory.iterdir()) == [
-        "00000002.json",
-        "00000002.safetensors",
-        "00000003.json",
-        "00000003.safetensors",
-    ]
+    assert len(list(checkpoint.directory.iterdir())) == 4
 
 
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(bytes(data))
-
-
-BREAKAGES = {
-    "a flipped bit in the weights": lambda d: flip(d / "00000003.safetensors"),
-    "weights gone": lambda d: (d / "00000003.safetensors").unlink(),
-    "killed before the manifest": lambda d: (d / "00000003.json").unlink(),
-    "half a manifest": lambda d: (d / "00000003.json").write_text('{"state": '),
-    "an empty manifest": lambda d: (d / "00000003.json").write_text(""),
-}
-
-
-@pytest.mark.parametrize("breakage", BREAKAGES)
-def test_a_broken_one_gives_way_to_the_one_before(checkpoint, breakage):
-    BREAKAGES[breakage](checkpoint.directory)
+def test_a_broken_one_gives_way_to_the_one_before(checkpoint):
+    (weights,) = checkpoint.directory.glob("00000003-*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
     found, read = checkpoint.newest()
     assert found.epoch == 2
     assert read["weights/a"][0, 0] == 2
 
 
 def test_where_all_are_broken_training_starts_anew(checkpoint):
-    for number in (2, 3):
-        flip(checkpoint.directory / f"{number:08d}.safetensors")
+    for weights in checkpoint.directory.glob("*.safetensors"):
+        weights.write_bytes(b"")
     assert checkpoint.newest() is None
 
 
@@ -73,11 +56,8 @@ def test_another_training_finds_nothing_in_it(checkpoint):
     assert CohortCheckpoint(checkpoint.directory, OTHER).newest() is None
 
 
-def test_a_full_disk_leaves_the_checkpoints_before(checkpoint, monkeypatch):
-    def full(_path, _data):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("shared.distillation.checkpoint.write_atomic", full)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(state(4), tensors(4))
+def test_a_checkpoint_of_another_format_is_none_of_ours(checkpoint):
+    """One that an earlier version wrote: training starts anew in place of failing."""
+    folder = CheckpointFolder(checkpoint.directory)
+    folder.save({**state(4).model_dump(mode="json"), "format": 2}, b"")
     assert checkpoint.newest()[0].epoch == 3

@@ -1,11 +1,17 @@
 """Training that is cut goes on as if it had never been: bit for bit, wherever the cut is."""
 
+import json
+import time
+
 import pytest
 import torch
 
 from shared.contracts.architectures import ResNet
 from shared.contracts.training import Budget, Hint, Objective, Regularisation
+from shared.distillation import rounds
 from shared.distillation.cohort import Net, TrainingStopped, train_cohort
+from shared.distillation.side_by_side import threads_as_before
+from shared.distillation.stack import NetStack
 from tests.support.cohorts import (
     ARCHITECTURE,
     BUDGET,
@@ -64,7 +70,7 @@ COHORTS = {
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("name", COHORTS)
-def test_a_run_cut_at_every_chance_ends_as_the_undisturbed_one(name, together, tmp_path):
+def test_a_run_cut_again_and_again_ends_as_the_undisturbed_one(name, together, tmp_path):
     asked, views, rule, budget = COHORTS[name]
     data = examples(views=views)
     options = {"regularisation": rule, "budget": budget, "together": together}
@@ -72,7 +78,9 @@ def test_a_run_cut_at_every_chance_ends_as_the_undisturbed_one(name, together, t
     cuts = 0
     while True:
         try:
-            resumed = train(asked, data, checkpoints=tmp_path, should_stop=StopAfter(1), **options)
+            # Blocks of 1, 2, 4, 8 steps are taken between the questions.
+            stop = StopAfter(4 if budget.batch_size == 1 else 2)
+            resumed = train(asked, data, checkpoints=tmp_path, should_stop=stop, **options)
             break
         except TrainingStopped:
             cuts += 1
@@ -104,12 +112,22 @@ def test_a_run_killed_after_a_checkpoint_ends_as_the_undisturbed_one(epoch, tmp_
 def test_nets_trained_in_turn_go_on_at_once(tmp_path):
     """A worker with a GPU may take over from one without."""
     data, asked = examples(), nets(0, 1)
-    with pytest.raises(TrainingStopped):
-        train(asked, data, checkpoints=tmp_path, should_stop=StopAfter(2), together=False)
     told = []
-    resumed = train(
-        asked, data, checkpoints=tmp_path, together=True, on_epoch=lambda done, _all, _m: told.append(done)
-    )
+
+    def note(done, _all, _metrics):
+        told.append(done)
+
+    with pytest.raises(TrainingStopped):
+        train(
+            asked,
+            data,
+            checkpoints=tmp_path,
+            on_epoch=note,
+            should_stop=lambda: 2 in told,
+            together=False,
+        )
+    told.clear()
+    resumed = train(asked, data, checkpoints=tmp_path, together=True, on_epoch=note)
     assert told[0] == 3
     for one, other in zip(train(asked, data), resumed, strict=True):
         for name, tensor in one.tensors.items():
@@ -152,7 +170,7 @@ HINTED = Objective(
 def cut_everywhere(asked, data, folder, **options):
     while True:
         try:
-            return train(asked, data, checkpoints=folder, should_stop=StopAfter(1), **options)
+            return train(asked, data, checkpoints=folder, should_stop=StopAfter(3), **options)
         except TrainingStopped:
             continue
 
@@ -196,3 +214,119 @@ def test_another_start_is_another_training(tmp_path):
         train(asked, data, checkpoints=tmp_path, should_stop=StopAfter(1))
     fresh = train(asked, data, initial=given)
     assert_identical(fresh, train(asked, data, initial=given, checkpoints=tmp_path))
+
+
+# --- how fine a checkpoint is ------------------------------------------------------------------------------
+
+
+def positions(folder):
+    return [
+        (manifest["epoch"], manifest["step"])
+        for path in sorted(folder.glob("*.json"))
+        for manifest in [json.loads(path.read_text())["state"]]
+    ]
+
+
+def test_a_checkpoint_is_written_within_an_epoch_where_it_is_time(tmp_path):
+    """The process dies without a word in the middle of the first epoch, and goes on from there."""
+
+    class Killed(Exception):
+        pass
+
+    questions = 0
+
+    def killed_at_the_fifth_question():
+        nonlocal questions
+        questions += 1
+        if questions == 5:
+            raise Killed
+        return False
+
+    data, asked = examples(views=None), teachers(0, 1)
+    options = {"regularisation": REGULARISED, "budget": WITHIN, "checkpoints": tmp_path}
+    with pytest.raises(Killed):
+        train(asked, data, checkpoint_every_s=1e-6, should_stop=killed_at_the_fifth_question, **options)
+    written = positions(tmp_path)
+    # A slow disk may have had less; every one is of the first epoch.
+    assert written
+    assert {epoch for epoch, _ in written} == {0}
+    resumed = train(asked, data, **options)
+    assert_identical(train(asked, data, regularisation=REGULARISED, budget=WITHIN), resumed)
+
+
+def test_checkpoints_after_every_epoch_are_none_within_one(tmp_path):
+    train(nets(0), examples(), budget=WITHIN, checkpoints=tmp_path, checkpoint_every_s=0.0)
+    assert positions(tmp_path) == [(1, 0), (2, 0)]
+
+
+def test_what_a_refresh_returned_is_kept_for_the_whole_epoch(tmp_path):
+    """It is part of no checkpoint, so that none is written within an epoch unless training is stopped."""
+    data = examples(views=1)
+    train(
+        nets(0),
+        data,
+        budget=WITHIN,
+        checkpoints=tmp_path,
+        checkpoint_every_s=1e-6,
+        refresh=lambda _epoch, _nets: data.teacher_logits,
+    )
+    assert positions(tmp_path) == [(1, 0), (2, 0)]
+
+
+def test_steps_that_take_long_are_asked_about_one_by_one(monkeypatch):
+    """A stop waits for a block of steps, which may not take as long as 48 of a large net."""
+    taken, at_question = 0, []
+    step = NetStack.step
+
+    def slow(stack, batch, **where):
+        nonlocal taken
+        taken += 1
+        time.sleep(0.06)
+        step(stack, batch, **where)
+
+    def ask():
+        at_question.append(taken)
+        return False
+
+    monkeypatch.setattr(rounds, "_SECONDS_BETWEEN_QUESTIONS", 0.05)
+    monkeypatch.setattr(NetStack, "step", slow)
+    train(teachers(0), examples(views=None), budget=Budget(epochs=1, batch_size=32), should_stop=ask)
+    assert at_question == list(range(7))
+
+
+def test_training_goes_on_with_the_threads_that_it_began_with(tmp_path, monkeypatch):
+    """Sums of another number of threads differ in their last bits."""
+    before = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+
+    def stop_once():
+        seen.append(torch.get_num_threads())
+        return len(seen) == 2
+
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(TrainingStopped):
+            train(teachers(0), examples(views=None), checkpoints=tmp_path, should_stop=stop_once)
+        torch.set_num_threads(1)
+        train(teachers(0), examples(views=None), checkpoints=tmp_path, should_stop=stop_once)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {2}
+
+
+def test_a_machine_with_fewer_cpus_keeps_its_own_threads_and_says_so(monkeypatch, caplog):
+    own = torch.get_num_threads()
+    monkeypatch.setattr("os.cpu_count", lambda: own)
+    with threads_as_before(own + 1, torch.device("cpu")) as threads:
+        assert threads == torch.get_num_threads() == own
+    (told,) = caplog.records
+    assert (told.threads, told.before) == (own, own + 1)
+
+
+def test_threads_of_a_cpu_do_not_matter_on_a_gpu(caplog):
+    own = torch.get_num_threads()
+    with threads_as_before(own + 1, torch.device("cuda")) as threads:
+        assert threads == torch.get_num_threads() == own
+    assert not caplog.records
