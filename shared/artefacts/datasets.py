@@ -137,6 +137,10 @@ class DatasetStore:
             return []
         return sorted(path.name for path in self._root.iterdir() if is_name(path.name) and path.is_dir())
 
+    def has(self, name: str) -> bool:
+        """Tell whether something bears this name, whole or damaged."""
+        return is_name(name) and (self._root / name).is_dir()
+
     def delete(self, name: str) -> None:
         """Remove a dataset, whose copies of images are to be nowhere any more; jobs that name it will fail.
 

@@ -98,13 +98,17 @@ class StudentStore:
         """Return where the bundle of a version lies, which `card` has found."""
         return self._root / version
 
-    def list(self) -> list[StudentCard]:
-        """Return the cards of all students, newest first. A damaged one is left out, and the log says so."""
+    def list(self, wanted: Callable[[str], bool] = lambda _: True) -> list[StudentCard]:
+        """Return the cards of all students, newest first. A damaged one is left out, and the log says so.
+
+        Args:
+            wanted: tells of a version whether its card is; the others are not opened.
+        """
         if not self._root.is_dir():
             return []
         cards = []
         for path in self._root.iterdir():
-            if not is_version(path.name) or not path.is_dir():
+            if not is_version(path.name) or not path.is_dir() or not wanted(path.name):
                 continue
             try:
                 cards.append(self.card(path.name))

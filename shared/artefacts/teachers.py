@@ -153,6 +153,10 @@ class TeacherStore:
             raise TeacherNotFound(name)
         return self._read(name, digest)
 
+    def has(self, name: str) -> bool:
+        """Tell whether anything was published under this name, whether or not it answers yet."""
+        return is_name(name) and (self._root / name).is_dir()
+
     def names(self) -> list[str]:
         """Return the names under which a teacher answers, sorted."""
         if not self._root.is_dir():

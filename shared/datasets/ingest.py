@@ -18,7 +18,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from shared.artefacts.store import ArtefactStore
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, Name
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetManifest
 from shared.datasets.limits import UploadLimits
 from shared.datasets.uploads import read_upload
@@ -48,6 +48,8 @@ class IngestOrder(Contract):
     size: tuple[int, int] | None = None
     """Height and width to which all images are resized; all must be of one size if null."""
     labels_required: bool = False
+    owner: Name | None = None
+    """Whose the dataset is to be; None where keys are switched off."""
     memory_limit_bytes: int | None = Field(default=None, ge=1)
     """Of the process's address space; set by `ingest_in_child`."""
 
@@ -57,7 +59,8 @@ def ingest(order: IngestOrder) -> DatasetManifest:
 
     Raises:
         InvalidDataset, InvalidImage, ImageTooLarge, LabelsMissing: see `uploads.read_upload`.
-        DatasetExists: the name belongs to a built-in dataset, or to one with other content.
+        DatasetExists: the name belongs to a built-in dataset, or to one with other content or of another
+            owner.
     """
     if order.name in BUILTIN_DATASETS:
         raise DatasetExists(order.name)
@@ -69,7 +72,10 @@ def ingest(order: IngestOrder) -> DatasetManifest:
         labels_required=order.labels_required,
     )
     store = ArtefactStore(order.store)
-    return store.datasets.put(order.name, splits, classes=classes, source=source)
+    with store.owners.taking("datasets", order.name, order.owner, store.datasets.has) as may:
+        if not may:
+            raise DatasetExists(order.name)
+        return store.datasets.put(order.name, splits, classes=classes, source=source)
 
 
 def ingest_in_child(order: IngestOrder, timeout_s: float, memory_limit_bytes: int) -> DatasetManifest:

@@ -62,9 +62,13 @@ class TransferSetStore:
         except FileNotFoundError:
             raise TransferSetNotFound(digest) from None
 
-    def manifests(self) -> Iterator[TransferSetManifest]:
-        """Yield the manifests of all finished sets; what cannot be read is passed over."""
-        for digest in self._place.digests():
+    def manifests(self, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[TransferSetManifest]:
+        """Yield the manifests of all finished sets; what cannot be read is passed over.
+
+        Args:
+            wanted: tells of a digest whether its manifest is; the others are not opened.
+        """
+        for digest in filter(wanted, self._place.digests()):
             try:
                 yield self.manifest(digest)
             except (TransferSetNotFound, Corrupt):
