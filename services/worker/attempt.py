@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,12 +11,23 @@ from threading import Event
 
 from services.worker.child import TrainingProcess, cause_of_death
 from services.worker.metrics import StageWatch, WorkerMetrics
+from services.worker.memory import MemoryWatch, in_words
 from services.worker.protocol import EXIT_STOPPED, EXIT_WAITING, ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
 from shared.contracts.jobs import Failure, JobResult, JobState, Progress
+from shared.artefacts.checkpoints import words_on_last_checkpoint
+from shared.artefacts.jobs import JobFiles
 from shared.contracts.specs import JobSpec
-from shared.errors import JobNotFound, JobStoreUnavailable, LeaseLost, WorkerDied
-from shared.jobs.ports import Grant, JobStore
+from shared.errors import (
+    JobFailed,
+    JobNotFound,
+    JobStoreUnavailable,
+    LeaseLost,
+    OomKilled,
+    OutOfMemory,
+    WorkerDied,
+)
+from shared.jobs.ports import Grant, JobStore, Signal
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +98,16 @@ class Attempt:
             log.info("training process started", extra={"pid": child.pid, "attempt": order.attempts})
             while not child.exited():
                 self._hear(child.read(_LISTEN_S))
+            memory = MemoryWatch(child.pid, settings.memory_limit)
                 self._tell()
                 self._keep_lease()
                 self._mind_stop(child)
             messages, status = child.end()
         self._hear(messages)
+                if memory.is_over():
+                    child.kill()
         self._watch.end(time.monotonic())
-        return self._conclude(status)
+        return self._conclude(status, memory)
 
     # --- while it runs -------------------------------------------------------------------------------------
 
@@ -197,7 +212,7 @@ class Attempt:
 
     # --- at its end ----------------------------------------------------------------------------------------
 
-    def _conclude(self, status: int) -> JobState | None:
+    def _conclude(self, status: int, memory: MemoryWatch) -> JobState | None:
         if self._stop is Stop.LOST:
             self._count("lost")
             return None
@@ -224,15 +239,30 @@ class Attempt:
             self._count("stopped")
             return self._persist(lambda: self._store.release(job_id, epoch))
         self._count("died")
-        return self._give_back_dead(cause_of_death(status))
+        if memory.is_over() and memory.limit_bytes is not None:
+            # It would take the same again.
+            return self._fail(
+                OutOfMemory(
+                    f"the training process held {in_words(memory.peak_bytes)} of the "
+                    f"{in_words(memory.limit_bytes)} that WORKER_MEMORY_LIMIT allows, and was killed"
+                )
+            )
+        for_lack_of_memory = status == -signal.SIGKILL and memory.kernel_killed()
+        return self._give_back_dead(cause_of_death(status), for_lack_of_memory=for_lack_of_memory)
 
-    def _give_back_dead(self, cause: str) -> JobState | None:
+    def _give_back_dead(self, cause: str, *, for_lack_of_memory: bool) -> JobState | None:
         job_id, epoch, attempts = self._grant.job_id, self._grant.epoch, self._grant.attempts
         log.error("the training process died", extra={"cause": cause, "attempt": attempts})
         if attempts < self._settings.max_attempts:
             return self._persist(lambda: self._store.release(job_id, epoch, died=cause))
-        died = WorkerDied(attempts, cause)
-        failure = Failure(code=died.code, detail=str(died), remedy=died.remedy)
+        return self._fail(OomKilled(attempts, cause) if for_lack_of_memory else WorkerDied(attempts, cause))
+
+    def _fail(self, error: JobFailed) -> JobState | None:
+        job_id, epoch = self._grant.job_id, self._grant.epoch
+        checkpoints = JobFiles(self._settings.store_dir / "jobs", job_id).checkpoints
+        detail = f"{error}; {words_on_last_checkpoint(checkpoints)}"
+        log.error("job failed", extra={"code": error.code, "detail": detail})
+        failure = Failure(code=error.code, detail=detail, remedy=error.remedy)
         return self._persist(lambda: self._store.fail(job_id, epoch, failure))
 
     def _persist(self, write: Callable[[], JobState]) -> JobState | None:

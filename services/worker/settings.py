@@ -1,12 +1,22 @@
 """The worker's settings, read once from the environment."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from shared.settings import CommonSettings
+
+_SIZE = re.compile(r"^(\d+)([bkmg]?)$", re.IGNORECASE)
+_SHIFTS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30}
+
+
+def _bytes(value: object) -> object:
+    """Return a size written as Docker writes it in bytes; what is none is left to the type."""
+    found = _SIZE.match(value) if isinstance(value, str) else None
+    return value if found is None else int(found[1]) << _SHIFTS[found[2].lower()]
 
 
 class WorkerSettings(CommonSettings):
@@ -37,8 +47,15 @@ class WorkerSettings(CommonSettings):
     """Least time between two checkpoints of a training; 0 writes one after every epoch."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of a training process; left out, PyTorch decides."""
+    memory_limit: Annotated[int | None, BeforeValidator(_bytes)] = Field(default=None, ge=1 << 24)
+    """What a training process may hold, in bytes or as `3500m` or `4g`; beyond it the job fails.
+
+    Files that it has mapped do not count. Left out, the machine or the container is the limit.
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where nets are trained; `auto` is CUDA where there is one."""
+    deterministic: bool = False
+    """Let PyTorch choose operations on CUDA that give the same bits each time; slower."""
     training_module: str = Field(
         default="services.worker.training_process", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
     )

@@ -26,10 +26,11 @@ from services.worker.protocol import (
 from services.worker.settings import WorkerSettings
 from services.worker.stages.context import JobContext, JobStopped, JobWaits
 from shared import settings as shared_settings
+from shared.artefacts.checkpoints import words_on_last_checkpoint
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import Failure
 from shared.distillation.cohort import TrainingStopped
-from shared.errors import DistillationError, OutOfMemory, StoreFull
+from shared.errors import DistillationError, Diverged, OutOfMemory, StoreFull
 from shared.logs import configure_logging, job_context
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ def main() -> int:
     configure_logging("worker", settings.log_level)
     order = ChildOrder.model_validate_json(sys.stdin.readline())
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    if settings.deterministic:
+        be_deterministic()
 
     def send(message: ChildMessage) -> None:
         messages.write(message.model_dump_json(exclude_none=True) + "\n")
@@ -62,6 +65,18 @@ def main() -> int:
         return _run(context)
 
 
+def be_deterministic() -> None:
+    """Let a training end with the same bits each time, on CUDA as well; to be called before CUDA starts.
+
+    An operation that has no such form fails by name in place of giving other bits.
+    """
+    # cuBLAS reads it when it starts; two of its buffers and no more keep the order of its sums.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    # It would time several forms of a convolution, and take the one that was fastest this time.
+    torch.backends.cudnn.benchmark = False
+
+
 def _run(context: JobContext) -> int:
     try:
         context.send(ChildMessage(result=run(context)))
@@ -77,7 +92,7 @@ def _run(context: JobContext) -> int:
         if _is_out_of_memory(error):
             log.exception("the memory does not suffice")
             return _failed(context, OutOfMemory(_first_line(error)))
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             log.exception("the disk is full")
             return _failed(context, StoreFull(str(error.filename or context.files.directory)))
         # Nobody foresaw it: the supervisor counts the attempt, the log says why.
@@ -87,8 +102,11 @@ def _run(context: JobContext) -> int:
 
 
 def _failed(context: JobContext, error: DistillationError) -> int:
-    log.warning("job failed", extra={"code": error.code, "detail": str(error)})
-    context.send(ChildMessage(failure=Failure(code=error.code, detail=str(error), remedy=error.remedy)))
+    detail = str(error)
+    if isinstance(error, Diverged | OutOfMemory | StoreFull):
+        detail = f"{detail}; {words_on_last_checkpoint(context.files.checkpoints)}"
+    log.warning("job failed", extra={"code": error.code, "detail": detail})
+    context.send(ChildMessage(failure=Failure(code=error.code, detail=detail, remedy=error.remedy)))
     return EXIT_FAILED
 
 

@@ -24,6 +24,11 @@ class JobFiles:
         return self.directory / "attempts"
 
     @property
+    def checkpoints(self) -> Path:
+        """The folder of the trainings' checkpoints, a folder each."""
+        return self.directory / "checkpoints"
+
+    @property
     def report_json(self) -> Path:
         """The report for programs."""
         return self.directory / "report.json"

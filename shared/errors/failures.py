@@ -21,7 +21,7 @@ class Diverged(JobFailed):
     def __init__(self, epoch: int, loss: float, step: int | None = None, *, of: str = "") -> None:
         where = f"epoch {epoch}" if step is None else f"step {step} of epoch {epoch}"
         whose = f" of {of}" if of else ""
-        super().__init__(f"the loss{whose} is {loss} in {where}; the last good checkpoint is kept")
+        super().__init__(f"the loss{whose} is {loss} in {where}")
         self.epoch = epoch
         self.step = step
 
@@ -156,3 +156,12 @@ class WorkerDied(JobFailed):
     def __init__(self, attempts: int, reason: str) -> None:
         super().__init__(f"the job was given up after {attempts} attempts: {reason}")
         self.attempts = attempts
+
+
+class OomKilled(WorkerDied):
+    """The kernel killed the training process for lack of memory as often as a job may be attempted."""
+
+    remedy = (
+        "Use a smaller batch, fewer nets together (seeds, members, trials) or smaller nets; or give the "
+        "worker more memory, or fewer jobs at a time (WORKER_CONCURRENCY)."
+    )

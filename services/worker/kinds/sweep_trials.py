@@ -154,7 +154,7 @@ class _Sweeping:
         objectives = {_arm(trial.number): trial.objective for trial in trials}
         if with_twins:
             objectives[UNTAUGHT] = HARD_LABELS
-        checkpoints = self.context.files.directory / "checkpoints" / digest_of(inputs)[:16]
+        checkpoints = self.context.files.checkpoints / digest_of(inputs)[:16]
         before = sum(len(one.trials) for one in known.values())
         folder = self.context.once(
             Stage.TRAIN, inputs, lambda aside: self._train(aside, trials, objectives, checkpoints, before)

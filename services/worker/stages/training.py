@@ -84,7 +84,7 @@ def train_nets(
             teacher=teacher,
             refresh=refresh,
             rows_of_epoch=rows_of_epoch,
-            checkpoints=context.files.directory / "checkpoints" / digest_of(inputs)[:16],
+            checkpoints=context.files.checkpoints / digest_of(inputs)[:16],
             checkpoint_every_s=context.settings.checkpoint_s,
             on_epoch=on_epoch,
             should_stop=context.stop.is_set,

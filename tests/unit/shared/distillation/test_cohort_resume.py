@@ -270,7 +270,7 @@ def test_what_a_refresh_returned_is_kept_for_the_whole_epoch(tmp_path):
         checkpoint_every_s=1e-6,
         refresh=lambda _epoch, _nets: data.teacher_logits,
     )
-    assert positions(tmp_path) == [(1, 0), (2, 0)]
+    assert {step for _, step in positions(tmp_path)} == {0}
 
 
 def test_steps_that_take_long_are_asked_about_one_by_one(monkeypatch):
