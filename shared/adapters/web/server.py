@@ -35,7 +35,7 @@ def serve(
     port: int,
     processes: int = 1,
     drain_s: int = 30,
-    protocol: str | None = None,
+    protocol: str = "shared.adapters.web.bounded:BoundedProtocol",
 ) -> None:
     """Serve `factory` until SIGTERM or SIGINT, then let requests in flight end and exit with 0.
 
@@ -46,8 +46,8 @@ def serve(
         processes: how many processes share the port, each by a socket of its own, among which the kernel
             deals out the connections. With one socket for all, whoever wakes first takes most of them.
         drain_s: seconds that requests in flight may take after the signal.
-        protocol: "module:class", which speaks HTTP in place of uvicorn's own; it is loaded with the app, and
-            so not in the process that only watches over several.
+        protocol: "module:class", which speaks HTTP; it is loaded with the app, and so not in the process that
+            only watches over several.
     """
     # uvicorn drains on SIGTERM and then raises the signal once more: having drained is a success.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
@@ -56,7 +56,8 @@ def serve(
         factory=True,
         host=host,
         port=port,
-        http=cast(Any, _Named(protocol)) if protocol else "auto",
+        http=cast(Any, _Named(protocol)),
+        ws="none",
         workers=processes,
         log_config=None,
         access_log=False,
