@@ -42,6 +42,10 @@ class CommonSettings(BaseSettings):
         default=AllowedHosts(), validation_alias="TEACHER_OIP_HOSTS"
     )
     """Servers of the Open Inference Protocol that may be asked for teachers: host or host:port, by commas."""
+    auth: Literal["keys", "off"] = Field(default="off", validation_alias="IMAGO_AUTH")
+    """Whether requests need a key. Where they need none, a service listens on loopback addresses alone."""
+    admin_key_file: Path | None = Field(default=None, validation_alias="IMAGO_ADMIN_KEY_FILE")
+    """A file with one more key, which allows everything: the first one, to make others with."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", validation_alias="LOG_LEVEL"
     )

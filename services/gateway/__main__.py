@@ -5,6 +5,7 @@ import os
 from services.gateway.observability.otel import need_packages
 from services.gateway.settings import GatewaySettings
 from shared.adapters.web.server import serve
+from shared.adapters.web.starting import check_access
 from shared.logs import configure_logging
 from shared.settings import load
 
@@ -14,6 +15,7 @@ def main() -> None:
     settings = load(GatewaySettings)
     need_packages(os.environ)
     configure_logging("gateway", settings.log_level)
+    check_access(settings, settings.host, "GATEWAY_HOST")
     serve(
         "services.gateway.app:from_environment",
         host=settings.host,

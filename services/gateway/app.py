@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from services.gateway import routes
+from services.gateway.access.unlimited import NoLimits
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
 from services.gateway.errors import STATUSES
@@ -37,6 +38,9 @@ from services.gateway.uploads.datasets import clear_old_uploads
 from shared.adapters.redis_jobs import RedisJobStore
 from shared.adapters.web import openapi, problems
 from shared.adapters.web.boundary import Boundary
+from shared.adapters.web.guard import Guard
+from shared.adapters.web.scopes import REFUSALS
+from shared.adapters.web.starting import ring_of
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.oip import InferenceRequest
 from shared.datasets.images import ImageLimits
@@ -91,12 +95,17 @@ class _LateCelery:
 def create_app(
     settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher, watchers: Sequence[Watcher] = ()
 ) -> ASGIApp:
-    """Return the gateway behind its boundary: request ids, body limits, metrics, a last answer.
+    """Return the gateway behind its boundary (ids, body limits, metrics, a last answer) and its guard.
 
     `watchers` are told of each request after its answer.
     """
+    api = create_api(settings, jobs=jobs, dispatcher=dispatcher, watchers=watchers)
+    gateway: Gateway = api.state.gateway
+    served: ASGIApp = short_way(api)
+    if gateway.ring is not None:
+        served = Guard(served, gateway.ring, STATUSES, gateway.limits.take)
     boundary = Boundary(
-        short_way(create_api(settings, jobs=jobs, dispatcher=dispatcher, watchers=watchers)),
+        served,
         limit_bytes=settings.max_body_bytes,
         limits_bytes={
             "/v1/predictions": settings.max_prediction_bytes,
@@ -154,6 +163,8 @@ def create_api(
         streams=CapacityLimiter(_STREAM_THREADS),
         uploads=CapacityLimiter(settings.max_uploads),
         image_limits=ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels),
+        limits=NoLimits(),
+        ring=ring_of(settings),
         watchers=tuple(watchers),
     )
     gateway.batches.escalate = gateway.escalations
@@ -170,8 +181,9 @@ def create_api(
         generate_unique_id_function=lambda route: f"{route.tags[0]}_{route.name}",
     )
     app.state.gateway = gateway
+    refusals = problems.documented(STATUSES, *REFUSALS)
     for router in routes.ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=None if router in routes.PUBLIC else refusals)
     problems.install(app, STATUSES)
     openapi.install(app, InferenceRequest)
     return app
@@ -195,6 +207,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(gateway.live.watch(every_s)),
         asyncio.create_task(gateway.traffic.watch(every_s)),
     ]
+    if gateway.ring is not None:
+        watches.append(asyncio.create_task(gateway.ring.watch(every_s)))
     try:
         with gateway.draining.listening():
             yield

@@ -6,6 +6,7 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from services.gateway.access.unlimited import Limits
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
 from services.gateway.hot.batches import Batches
@@ -21,6 +22,7 @@ from services.gateway.traffic.policy import Traffic
 from services.gateway.traffic.shadow import Shadow
 from services.gateway.transfer_sets import TransferSets
 from shared.adapters.web.access import Caller, caller_of
+from shared.adapters.web.keyring import KeyRing
 from shared.artefacts.store import ArtefactStore
 from shared.datasets.images import ImageLimits
 from shared.jobs.service import JobService
@@ -58,6 +60,10 @@ class Gateway:
     uploads: CapacityLimiter
     """Datasets and teachers that are taken in."""
     image_limits: ImageLimits
+    limits: Limits
+    """How much each key may ask for."""
+    ring: KeyRing | None = None
+    """The valid keys; None where keys are off."""
     watchers: tuple[Watcher, ...] = ()
     """Are told of each request: the access log and the traces, where they are on."""
 

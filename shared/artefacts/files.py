@@ -53,6 +53,15 @@ def digest_of(value: Any) -> str:
 # --- one file ----------------------------------------------------------------------------------------------
 
 
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """Return what changes whenever the file is replaced; None where it is not there."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a few times a second, so without a detour
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file that a reader sees whole, old or new, and never in part; replaces what is there.
 

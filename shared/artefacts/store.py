@@ -5,13 +5,14 @@ from pathlib import Path
 from shared.artefacts.datasets import DatasetStore
 from shared.artefacts.jobs import JobFiles
 from shared.artefacts.kept import KeptStore
+from shared.artefacts.keys import KeyStore
 from shared.artefacts.owners import Owners
 from shared.artefacts.students import StudentStore
 from shared.artefacts.teachers import TeacherStore
 
 
 class ArtefactStore:
-    """Datasets, teachers, students, kept images and job files under one root.
+    """Datasets, teachers, students, kept images, keys and job files under one root.
 
     Transfer sets are kept by `shared.transfer_set.store`.
 
@@ -24,6 +25,7 @@ class ArtefactStore:
         self.teachers = TeacherStore(root / "teachers")
         self.students = StudentStore(root / "students")
         self.kept = KeptStore(root / "kept")
+        self.keys = KeyStore(root)
         self.owners = Owners(root / "owners")
 
     def job(self, job_id: str) -> JobFiles:

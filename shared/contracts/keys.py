@@ -74,7 +74,7 @@ class StoredKey(KeyView):
 class KeyMade(KeyView):
     """The answer to the request for a key; nothing shows `key` a second time."""
 
-    key: str
+    key: Annotated[str, Field(repr=False)]
 
 
 class KeyList(Contract):

@@ -23,13 +23,17 @@ from services.gateway.routes.predictions import (
     STUDENT_HEADER,
     answer_apart,
     ask,
+    charge_others,
     form_images,
+    need_cascade,
     options_of,
 )
 from services.gateway.state import Gateway
 from shared import logs
+from shared.adapters.web.access import ANYBODY, Caller
 from shared.adapters.web.boundary import Tally, request_id_of
 from shared.adapters.web.problems import refusal
+from shared.contracts.keys import Scope
 from shared.errors import DistillationError, NoImages, UnsupportedMediaType
 from shared.serving.images import EncodedImage, plain_pixels
 from shared.serving.session import StudentSession
@@ -50,6 +54,7 @@ class Exchange:
 
     __slots__ = (
         "_began",
+        "_caller",
         "_gateway",
         "_head",
         "_identifier",
@@ -61,7 +66,7 @@ class Exchange:
         "response_complete",
     )
 
-    def __init__(self, protocol: "HotProtocol", gateway: Gateway, head: Head) -> None:
+    def __init__(self, protocol: "HotProtocol", gateway: Gateway, head: Head, caller: Caller) -> None:
         self.response_complete = False
         self.disconnected = False
         self.keep_alive = not protocol.last
@@ -70,6 +75,7 @@ class Exchange:
         self._protocol = protocol
         self._gateway = gateway
         self._head = head
+        self._caller = caller
         self._identifier = request_id_of(head.identifier)
         self._student: StudentSession | None = None
 
@@ -84,8 +90,13 @@ class Exchange:
     def answer(self) -> None:
         """Answer now, or with the next call of the student."""
         try:
-            head = self._head
+            head, caller = self._head, self._caller
+            if caller is not ANYBODY:
+                self._gateway.limits.take(caller, 1)
+                caller.need(Scope.PREDICT)
             options = options_of(head.query, head.deadline, self._began)
+            if options.threshold:
+                need_cascade(caller, options)
             data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
             self.pieces = []
             if head.media_type is not None and _is_form(head.media_type):
@@ -108,6 +119,8 @@ class Exchange:
             self._done(error)
 
     def _answer_images(self, images: Sequence[EncodedImage], options: Options) -> None:
+        if len(images) > 1:
+            charge_others(self._gateway, self._caller, len(images))
         self._student = student = self._gateway.traffic.student(self._head.key)
         if len(images) == 1 and self._ask_plain(student, images[0], options):
             return
@@ -220,6 +233,7 @@ class Exchange:
             student=student.version if student is not None and answered else None,
             traceparent=head.traceparent,
             tracestate=head.tracestate,
+            key_id=self._caller.key_id,
         )
 
     def _send(self, status: int, head: bytes, body: bytes) -> None:

@@ -30,6 +30,8 @@ class Head(NamedTuple):
     traceparent: str | None = None
     """Of which trace the request is a part, to the client."""
     tracestate: str | None = None
+    authorization: bytes | None = None
+    """With the key, which is looked at for each request anew: it may be revoked or expire."""
 
 
 _known: dict[bytes, Head] = {}

@@ -18,6 +18,7 @@ from services.gateway.hot.exchange import Exchange
 from services.gateway.hot.heads import Head
 from services.gateway.routes.predictions import CANARY_HEADER, IMAGE_TYPES, PATH
 from services.gateway.state import Gateway
+from shared.adapters.web.access import ANYBODY, Caller
 from shared.adapters.web.problems import CLIENT_GONE
 
 _PATH = PATH.encode()
@@ -62,10 +63,12 @@ class HotProtocol(HttpToolsProtocol):
             found = None if head is None else heads.known(head)
             gateway = self._gateway
             if head and found and gateway and self._may_take(found.length):
-                self._begin(Exchange(self, gateway, found))
-                self._missing = found.length
-                self._take(data[len(head) :])
-                return
+                caller = _caller(gateway, found)
+                if caller is not None:
+                    self._begin(Exchange(self, gateway, found, caller))
+                    self._missing = found.length
+                    self._take(data[len(head) :])
+                    return
         self._head = head
         super().data_received(data)
 
@@ -96,12 +99,12 @@ class HotProtocol(HttpToolsProtocol):
         url = self.url
         given, self._head = self._head, None
         if url.startswith(_PATH) and (url == _PATH or url.startswith(_QUERY)):
-            head = self._plain_head()
-            if head is not None:
-                assert self._gateway is not None
+            head, gateway = self._plain_head(), self._gateway
+            caller = None if head is None or gateway is None else _caller(gateway, head)
+            if head is not None and gateway is not None and caller is not None:
                 if given is not None:
                     heads.keep(given, head)
-                self._begin(Exchange(self, self._gateway, head))
+                self._begin(Exchange(self, gateway, head, caller))
                 return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -214,6 +217,7 @@ class HotProtocol(HttpToolsProtocol):
         typed = False
         media_type: bytes | None = None
         identifier = deadline = key = parent = state = None
+        authorization: bytes | None = None
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value) if value.isdigit() and len(value) < 10 else -1
@@ -225,6 +229,10 @@ class HotProtocol(HttpToolsProtocol):
                     media_type = value
             elif name == b"transfer-encoding":
                 return None
+            elif name == b"authorization":
+                if authorization is not None:
+                    return None  # for the guard to refuse
+                authorization = value
             elif name == b"x-request-id":
                 identifier = value.decode("latin-1") if identifier is None else identifier
             elif name == _DEADLINE:
@@ -237,7 +245,23 @@ class HotProtocol(HttpToolsProtocol):
                 state = value.decode("latin-1")
         if not self._may_take(length):
             return None
-        return Head(self.url[len(_QUERY) :], length, identifier, deadline, key, media_type, parent, state)
+        return Head(
+            self.url[len(_QUERY) :],
+            length,
+            identifier,
+            deadline,
+            key,
+            media_type,
+            parent,
+            state,
+            authorization,
+        )
+
+
+def _caller(gateway: Gateway, head: Head) -> Caller | None:
+    """Return who asks; None for a stranger, whom the guard of the app refuses."""
+    ring = gateway.ring
+    return ANYBODY if ring is None else ring.known(head.authorization)
 
 
 def _gateway_of(app: Any) -> Gateway | None:

@@ -82,6 +82,8 @@ def line(request: Ended, ahead: float) -> bytes:
     }
     if request.query:
         event["query"] = names_of(request.query)
+    if request.key_id is not None:
+        event["key_id"] = request.key_id
     if request.student is not None:
         event["student"] = request.student
     return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)

@@ -12,6 +12,7 @@ from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.hot.answered import Observer
+from shared.adapters.web.access import caller_of
 
 UNTOLD = Counter("imago_untold_requests_total", "Requests that the access log or the traces lack", ["what"])
 BEGAN = "imago.began"
@@ -42,6 +43,8 @@ class Ended(NamedTuple):
     """The version that answered."""
     traceparent: str | None = None
     tracestate: str | None = None
+    key_id: str | None = None
+    """Of the key that was sent, where it was a valid one."""
 
 
 class Watcher(Protocol):
@@ -130,6 +133,7 @@ class Watched:
                 student=student,
                 traceparent=_header(given, b"traceparent"),
                 tracestate=_header(given, b"tracestate"),
+                key_id=caller_of(scope).key_id,
             )
             for watcher in self.watchers:
                 watcher.ended(request)

@@ -190,6 +190,8 @@ class Spans:
             attributes["http.route"] = request.route
         if request.student is not None:
             attributes["imago.student"] = request.student
+        if request.key_id is not None:
+            attributes["imago.key_id"] = request.key_id
         span = self._tracer.start_span(
             f"{request.method} {request.route}" if request.route else request.method,
             context=propagate.extract(carrier),

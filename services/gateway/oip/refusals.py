@@ -12,7 +12,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.errors import STATUSES
+from shared.adapters.web.access import caller_of
 from shared.adapters.web.problems import StatusTable, refusal, status_of
+from shared.adapters.web.scopes import scope_of
 from shared.contracts.oip import InferenceError
 from shared.contracts.problems import PROBLEM_MEDIA_TYPE
 from shared.errors import DistillationError, InvalidRequest, TooManyImages
@@ -27,11 +29,14 @@ class OipRoute(APIRoute):
     """A route whose endpoint is given the request and gives the response; refusals have our statuses."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the endpoint, and an answer to what it refuses."""
+        """Return the endpoint behind its scope, and an answer to what it refuses."""
         endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        scope = scope_of(self)
 
         async def answer(request: Request) -> Response:
             try:
+                if scope is not None:
+                    caller_of(request.scope).need(scope)
                 return await endpoint(request)
             except DistillationError as error:
                 return refusal(error, OIP_STATUSES)

@@ -20,6 +20,7 @@ ROUTERS = (
     # Predictions first: routes are tried in this order.
     predictions.router,
     oip.router,
+    oip.health,
     jobs.router,
     events.router,
     reports.router,
@@ -32,3 +33,6 @@ ROUTERS = (
     datasets.router,
     health.router,
 )
+
+PUBLIC = (health.router, oip.health)
+"""Those of them that need no key."""

@@ -9,10 +9,12 @@ from services.gateway.observability import comparison
 from services.gateway.state import GatewayDep
 from shared.adapters.web.metrics import samples
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
 from shared.contracts.comparisons import StudentComparison
+from shared.contracts.keys import Scope
 from shared.errors import StudentNotFound
 
-router = APIRouter(prefix="/v1/students", tags=["students"])
+router = APIRouter(prefix="/v1/students", tags=["students"], dependencies=[needs(Scope.JOBS)])
 
 
 @router.get(

@@ -13,8 +13,10 @@ from services.gateway.parts import media_type
 from services.gateway.state import GatewayDep
 from services.gateway.uploads.datasets import Upload, take_in, upload_directory
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
 from shared.artefacts.names import is_name
 from shared.contracts.datasets import DatasetList, DatasetView
+from shared.contracts.keys import Scope
 from shared.datasets.ingest import IngestFile, IngestOrder, ingest_in_child
 from shared.datasets.limits import UploadLimits
 from shared.errors import (
@@ -74,6 +76,7 @@ _FORM = {
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
+    dependencies=[needs(Scope.UPLOAD)],
     summary="Upload a dataset",
     openapi_extra=_FORM,
     responses={
@@ -113,7 +116,12 @@ async def upload(request: Request, response: Response, gateway: GatewayDep) -> D
     return await anyio.to_thread.run_sync(gateway.catalogue.dataset, order.name)
 
 
-@router.get("", summary="List datasets", responses={200: examples.answers(examples.DATASETS)})
+@router.get(
+    "",
+    dependencies=[needs(Scope.JOBS)],
+    summary="List datasets",
+    responses={200: examples.answers(examples.DATASETS)},
+)
 def list_datasets(gateway: GatewayDep) -> DatasetList:
     """Return stored and built-in datasets by name; a built-in one says whether its files are here."""
     return DatasetList(datasets=gateway.catalogue.datasets())
@@ -121,6 +129,7 @@ def list_datasets(gateway: GatewayDep) -> DatasetList:
 
 @router.get(
     "/{name}",
+    dependencies=[needs(Scope.JOBS)],
     summary="A dataset",
     responses={200: examples.answers(examples.DATASET), **documented(STATUSES, DatasetNotFound)},
 )

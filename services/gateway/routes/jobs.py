@@ -13,7 +13,7 @@ from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs
 from shared.contracts.jobs import JobPage, JobState, JobView
 from shared.contracts.keys import Scope
-from shared.contracts.specs import JobKind, JobSpec, TeacherImportSpec
+from shared.contracts.specs import JobKind, JobSpec, RedistillationSpec, TeacherImportSpec
 from shared.errors import (
     BodyTooLarge,
     CannotRedistil,
@@ -146,7 +146,10 @@ def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """Check and queue a job. It costs nothing where it cannot end well: the refusal says why."""
+    if isinstance(spec, RedistillationSpec):
+        caller.need(Scope.ADMIN)  # it promotes
     if isinstance(spec, TeacherImportSpec):
+        caller.need(Scope.UPLOAD)
         check_without_files(spec, gateway)
     job, created = gateway.jobs.submit(spec, idempotency_key, caller.owner)
     response.headers["Location"] = f"/v1/jobs/{job.id}"

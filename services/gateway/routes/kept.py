@@ -9,10 +9,12 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES
 from services.gateway.state import Gateway, GatewayDep
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
 from shared.contracts.kept import KeptCollection, KeptDeleted, KeptList
+from shared.contracts.keys import Scope
 from shared.errors import Corrupt, DatasetNotFound, KeptNotFound
 
-router = APIRouter(prefix="/v1/kept", tags=["kept images"])
+router = APIRouter(prefix="/v1/kept", tags=["kept images"], dependencies=[needs(Scope.ADMIN)])
 
 _FOLLOWED = 3
 """Looks at the policy within which every process has seen a change of it."""

@@ -20,11 +20,15 @@ from services.gateway.observability.ended import began_of
 from services.gateway.oip.compression import ONE_PACKET, Coding, coding_of, deflated, wanted_coding
 from services.gateway.oip.inference import answer, read
 from services.gateway.oip.refusals import PREFIX, OipRoute, documented
+from services.gateway.oip.seen import may_ask, versions_for
 from services.gateway.oip.short_way import ShortWay
 from services.gateway.oip.tensors import described
-from services.gateway.routes.predictions import CANARY_HEADER, STUDENT_HEADER
+from services.gateway.routes.predictions import CANARY_HEADER, STUDENT_HEADER, charge_others
 from services.gateway.state import Gateway
 from shared.adapters.oip_bodies import BINARY_EXTENSION, HEADER_LENGTH, JSON, OCTETS
+from shared.adapters.web.access import caller_of
+from shared.adapters.web.scopes import REFUSALS, needs
+from shared.contracts.keys import Scope
 from shared.contracts.oip import (
     InferenceResponse,
     ModelMetadata,
@@ -61,7 +65,8 @@ _PACKED_AT_ONCE: Final = 2**16
 """Bytes of an answer that are compressed in about a millisecond."""
 _EXTENSIONS: Final = ("classification", BINARY_EXTENSION)
 
-router = APIRouter(tags=["oip"], route_class=OipRoute)
+router = APIRouter(tags=["oip"], route_class=OipRoute, responses=documented(*REFUSALS))
+health = APIRouter(tags=["oip"], route_class=OipRoute)
 
 
 def _parameter(name: str, description: str) -> dict[str, Any]:
@@ -139,6 +144,7 @@ _INFER_RESPONSES: Final = {
 
 @router.post(
     f"{VERSION}/infer",
+    dependencies=[needs(Scope.PREDICT)],
     summary="Ask a version",
     response_model=InferenceResponse,
     responses=_INFER_RESPONSES,
@@ -147,6 +153,7 @@ _INFER_RESPONSES: Final = {
 )
 @router.post(
     f"{MODEL}/infer",
+    dependencies=[needs(Scope.PREDICT)],
     summary="Ask the live student",
     response_model=InferenceResponse,
     responses=_INFER_RESPONSES,
@@ -162,6 +169,7 @@ async def infer(request: Request) -> Response:
     coding = coding_of(headers.get("Content-Encoding"))
     student = await _student(request)
     wanted = await read(gateway, student, await request.body(), headers.get(HEADER_LENGTH), coding)
+    charge_others(gateway, caller_of(request.scope), wanted.rows)
     if wanted.timeout_s is not None:
         deadline = min(began + wanted.timeout_s, deadline or math.inf)
     body, header_length = await answer(gateway, student, wanted, Options(began, wanted.top, deadline))
@@ -191,19 +199,24 @@ async def _packed(gateway: Gateway, body: bytes, coding: Coding) -> bytes:
 # --- the server --------------------------------------------------------------------------------------------
 
 
-@router.get(PREFIX, summary="What this server is, and what it can do", response_model=ServerMetadata)
+@router.get(
+    PREFIX,
+    dependencies=[needs(Scope.PREDICT)],
+    summary="What this server is, and what it can do",
+    response_model=ServerMetadata,
+)
 async def server(request: Request) -> Response:
     """Name the server and its extensions of the protocol."""
     return _json(ServerMetadata(name="imago", version=_version(), extensions=_EXTENSIONS))
 
 
-@router.get(f"{PREFIX}/health/live", summary="The process lives", response_model=ServerLive)
+@health.get(f"{PREFIX}/health/live", summary="The process lives", response_model=ServerLive)
 async def live(request: Request) -> Response:
     """Depend on nothing, as `/health/live`."""
     return _json(ServerLive())
 
 
-@router.get(
+@health.get(
     f"{PREFIX}/health/ready",
     summary="Requests may be sent here",
     response_model=ServerReady,
@@ -221,6 +234,7 @@ async def ready(request: Request) -> Response:
 
 @router.get(
     MODEL,
+    dependencies=[needs(Scope.PREDICT)],
     summary="The tensors of the live student",
     response_model=ModelMetadata,
     responses=documented(ModelNotFound, StudentNotLoaded, QueueFull),
@@ -229,6 +243,7 @@ async def ready(request: Request) -> Response:
 )
 @router.get(
     VERSION,
+    dependencies=[needs(Scope.PREDICT)],
     summary="The tensors of a version",
     response_model=ModelMetadata,
     responses=documented(ModelNotFound, QueueFull),
@@ -239,9 +254,9 @@ async def model(request: Request) -> Response:
     """Describe inputs and outputs; `parameters` name the classes in the order of the numbers."""
     gateway: Gateway = request.app.state.gateway
     name, version = _named(request)
-    versions = await in_thread(gateway, gateway.models.versions)
+    versions = await _versions(request, gateway)
     if version is None:
-        card = (await _live(gateway, name, None)).card
+        card = (await _live(request, gateway, name, None)).card
     elif version in versions.get(name, ()):
         card = await in_thread(gateway, partial(gateway.store.students.card, version))
     else:
@@ -251,6 +266,7 @@ async def model(request: Request) -> Response:
 
 @router.get(
     f"{MODEL}/ready",
+    dependencies=[needs(Scope.PREDICT)],
     summary="The live student can be asked",
     response_model=ModelReady,
     responses=documented(ModelNotFound, StudentNotLoaded, QueueFull),
@@ -259,6 +275,7 @@ async def model(request: Request) -> Response:
 )
 @router.get(
     f"{VERSION}/ready",
+    dependencies=[needs(Scope.PREDICT)],
     summary="A version can be asked",
     response_model=ModelReady,
     responses=documented(ModelNotFound, StudentUnusable, QueueFull),
@@ -287,7 +304,7 @@ async def _student(request: Request) -> StudentSession:
     """Return the student that a request names, loaded.
 
     Raises:
-        ModelNotFound: there is none of this name, or version of it.
+        ModelNotFound: there is none of this name, or version of it, for this caller.
         StudentNotLoaded: it is the live one, which could not be loaded.
         StudentUnusable: it is another one, which could not be loaded.
         QueueFull: too many wait for a thread.
@@ -295,20 +312,22 @@ async def _student(request: Request) -> StudentSession:
     gateway: Gateway = request.app.state.gateway
     name, version = _named(request)
     if version is None:
-        return await _live(gateway, name, request.headers.get(CANARY_HEADER))
+        return await _live(request, gateway, name, request.headers.get(CANARY_HEADER))
+    if not may_ask(gateway, caller_of(request.scope), version):
+        raise ModelNotFound(name, version, await _versions(request, gateway))
     if version != gateway.live.version and version not in gateway.versions.loaded:
         # Before a student is loaded that is not of this name.
-        await _need_version(gateway, name, version)
+        await _need_version(request, gateway, name, version)
     try:
         student = await gateway.versions.get(version)
     except StudentNotFound:  # deleted a moment ago
         student = None
     if student is None or student.card.name != name:
-        raise ModelNotFound(name, version, await in_thread(gateway, gateway.models.versions))
+        raise ModelNotFound(name, version, await _versions(request, gateway))
     return student
 
 
-async def _live(gateway: Gateway, name: str, key: str | None) -> StudentSession:
+async def _live(request: Request, gateway: Gateway, name: str, key: str | None) -> StudentSession:
     """Return who answers where no version is named: the live student, or a candidate in its place.
 
     A candidate that is another model, or takes and answers other tensors, is left to other requests.
@@ -318,14 +337,19 @@ async def _live(gateway: Gateway, name: str, key: str | None) -> StudentSession:
     except NoLiveStudent:
         live = None
     if live is None or live.card.name != name:
-        raise ModelNotFound(name, None, await in_thread(gateway, gateway.models.versions))
+        raise ModelNotFound(name, None, await _versions(request, gateway))
     chosen = gateway.traffic.student(key)
     alike = (chosen.card.name, chosen.input, chosen.classes) == (name, live.input, live.classes)
     return chosen if alike else live
 
 
-async def _need_version(gateway: Gateway, name: str, version: str) -> None:
-    versions = await in_thread(gateway, gateway.models.versions)
+async def _versions(request: Request, gateway: Gateway) -> dict[str, tuple[str, ...]]:
+    """Return the versions of each name that the caller may ask."""
+    return await in_thread(gateway, partial(versions_for, gateway, caller_of(request.scope)))
+
+
+async def _need_version(request: Request, gateway: Gateway, name: str, version: str) -> None:
+    versions = await _versions(request, gateway)
     if version not in versions.get(name, ()):
         raise ModelNotFound(name, version, versions)
 

@@ -37,7 +37,10 @@ from services.gateway.observability.ended import began_of
 from services.gateway.parts import PartBegins, PartData, media_type, parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
+from shared.adapters.web.access import Caller, caller_of
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs, scope_of
+from shared.contracts.keys import Scope
 from shared.contracts.predictions import PredictionAnswer
 from shared.errors import (
     BodyTooLarge,
@@ -69,12 +72,19 @@ _NUMBER = re.compile(r"[0-9.eE+-]{1,32}")
 
 
 class RawRoute(APIRoute):
-    """A route whose endpoint is given the request and gives the response, with nothing in between."""
+    """A route whose endpoint is given the request and gives the response; between them is its scope alone."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the endpoint itself."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
+        """Return the endpoint behind its scope."""
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        scope = scope_of(self)
+        assert scope is not None
+
+        async def answer(request: Request) -> Response:
+            caller_of(request.scope).need(scope)
+            return await endpoint(request)
+
+        return answer
 
 
 router = APIRouter(tags=["predictions"], route_class=RawRoute)
@@ -84,6 +94,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 @router.post(
     PATH,
+    dependencies=[needs(Scope.PREDICT)],
     summary="Classify one image or several",
     response_model=PredictionAnswer,
     responses={
@@ -167,8 +178,11 @@ async def predict(request: Request) -> Response:
     """Answer the student's most probable classes at T = 1, for each image in the order sent."""
     began = began_of(request.scope)
     gateway: Gateway = request.app.state.gateway
+    caller = caller_of(request.scope)
     options = options_of(request.scope["query_string"], request.headers.get(DEADLINE_HEADER), began)
+    need_cascade(caller, options)
     images = await _images(request, gateway.settings)
+    charge_others(gateway, caller, len(images))
     student = gateway.traffic.student(request.headers.get(CANARY_HEADER))
     if is_small(student, images):
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -177,6 +191,21 @@ async def predict(request: Request) -> Response:
     else:
         body = await answer_apart(gateway, student, images, options)
     return Response(body, media_type="application/json", headers={STUDENT_HEADER: student.version})
+
+
+def need_cascade(caller: Caller, options: Options) -> None:
+    """Raise `ScopeMissing` where a caller chooses when the teacher answers, and may not see what it says.
+
+    What the traffic policy leaves to the teacher is for everybody: that is not the caller's choice.
+    """
+    if options.threshold:
+        caller.need(Scope.TEACH)
+
+
+def charge_others(gateway: Gateway, caller: Caller, images: int) -> None:
+    """Charge the images of a request beyond the first, which was charged before it was read."""
+    if images > 1:
+        gateway.limits.charge(caller, images - 1)
 
 
 def ask(

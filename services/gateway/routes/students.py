@@ -7,6 +7,8 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES
 from services.gateway.state import GatewayDep
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
+from shared.contracts.keys import Scope
 from shared.contracts.students import LiveStudent, StudentCard, StudentList, StudentView
 from shared.errors import (
     FileNotInBundle,
@@ -25,7 +27,12 @@ _MOST_IDS = 12
 """Of jobs, that a refusal names."""
 
 
-@router.get("", summary="List students, newest first", responses={200: examples.answers(examples.STUDENTS)})
+@router.get(
+    "",
+    dependencies=[needs(Scope.JOBS)],
+    summary="List students, newest first",
+    responses={200: examples.answers(examples.STUDENTS)},
+)
 def list_students(gateway: GatewayDep) -> StudentList:
     """Return all students and the version that is promoted."""
     live = gateway.store.students.live()
@@ -51,6 +58,7 @@ def list_students(gateway: GatewayDep) -> StudentList:
 # Above the routes with {version}, so that it can never be read as one.
 @router.post(
     "/rollback",
+    dependencies=[needs(Scope.ADMIN)],
     summary="Let the student before the live one answer again",
     responses={
         200: examples.answers(examples.LIVE),
@@ -66,6 +74,7 @@ def rollback(gateway: GatewayDep) -> LiveStudent:
 
 @router.get(
     "/{version}",
+    dependencies=[needs(Scope.JOBS)],
     summary="A student's card",
     responses={200: examples.answers(examples.CARD), **documented(STATUSES, StudentNotFound)},
 )
@@ -76,6 +85,7 @@ def show(version: str, gateway: GatewayDep) -> StudentCard:
 
 @router.get(
     "/{version}/files/{name}",
+    dependencies=[needs(Scope.JOBS)],
     summary="Download a file of a student",
     response_class=FileResponse,
     responses={
@@ -91,6 +101,7 @@ def download(version: str, name: str, gateway: GatewayDep) -> FileResponse:
 
 @router.post(
     "/{version}/promote",
+    dependencies=[needs(Scope.ADMIN)],
     summary="Let a student answer predictions",
     responses={
         200: examples.answers(examples.LIVE),
@@ -111,6 +122,7 @@ def promote(version: str, gateway: GatewayDep) -> LiveStudent:
 
 @router.delete(
     "/{version}",
+    dependencies=[needs(Scope.JOBS)],
     status_code=status.HTTP_204_NO_CONTENT,
     summary="Delete a student",
     responses=documented(STATUSES, StudentNotFound, StudentInUse, JobStoreUnavailable),

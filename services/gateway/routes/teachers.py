@@ -20,8 +20,10 @@ from services.gateway.uploads.teachers import (
     take_in_teacher,
 )
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
 from shared.contracts.findings import TeacherCheckOrder
 from shared.contracts.jobs import JobView
+from shared.contracts.keys import Scope
 from shared.contracts.specs import TeacherCheckSpec
 from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
 from shared.errors import (
@@ -89,6 +91,7 @@ _BODIES: dict[str, Any] = {
 
 @router.post(
     "",
+    dependencies=[needs(Scope.UPLOAD)],
     status_code=status.HTTP_201_CREATED,
     summary="Bring a teacher",
     openapi_extra=_BODIES,
@@ -139,7 +142,12 @@ async def add(request: Request, response: Response, gateway: GatewayDep) -> JobV
     return job
 
 
-@router.get("", summary="List teachers", responses={200: examples.answers(examples.TEACHERS)})
+@router.get(
+    "",
+    dependencies=[needs(Scope.JOBS)],
+    summary="List teachers",
+    responses={200: examples.answers(examples.TEACHERS)},
+)
 def list_teachers(gateway: GatewayDep) -> TeacherDescriptions:
     """Return all teachers by name, each as it is now."""
     return TeacherDescriptions(teachers=gateway.catalogue.teachers())
@@ -147,6 +155,7 @@ def list_teachers(gateway: GatewayDep) -> TeacherDescriptions:
 
 @router.get(
     "/{name}",
+    dependencies=[needs(Scope.JOBS)],
     summary="A teacher",
     responses={200: examples.answers(examples.TEACHER), **documented(STATUSES, TeacherNotFound)},
 )
@@ -157,6 +166,7 @@ def show(name: str, gateway: GatewayDep) -> TeacherDescription:
 
 @router.post(
     "/{name}/check",
+    dependencies=[needs(Scope.JOBS)],
     status_code=status.HTTP_201_CREATED,
     summary="Check a teacher on a dataset",
     responses={

@@ -8,6 +8,8 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.state import Gateway, GatewayDep
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
+from shared.contracts.keys import Scope
 from shared.contracts.traffic import TrafficPolicy, TrafficView
 from shared.errors import (
     BodyTooLarge,
@@ -19,7 +21,7 @@ from shared.errors import (
     TrafficRefused,
 )
 
-router = APIRouter(prefix="/v1/traffic", tags=["traffic"])
+router = APIRouter(prefix="/v1/traffic", tags=["traffic"], dependencies=[needs(Scope.ADMIN)])
 
 IfMatch = Annotated[
     str | None,

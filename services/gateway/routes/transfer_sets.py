@@ -12,7 +12,9 @@ from services.gateway.state import GatewayDep
 from services.gateway.tar import TAR_MEDIA_TYPE, TarResponse
 from services.gateway.transfer_sets import CURSOR
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
 from shared.contracts.jobs import JobView
+from shared.contracts.keys import Scope
 from shared.contracts.specs import TransferSetJobSpec
 from shared.contracts.teachers import SAFETENSORS_MEDIA_TYPE
 from shared.contracts.transfer_sets import TransferSetCard, TransferSetPage
@@ -43,6 +45,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 @router.post(
     "",
+    dependencies=[needs(Scope.JOBS)],
     status_code=status.HTTP_201_CREATED,
     summary="Build a transfer set",
     responses={
@@ -90,6 +93,7 @@ def build(
 
 @router.get(
     "",
+    dependencies=[needs(Scope.JOBS)],
     summary="List transfer sets, newest first",
     responses={
         200: examples.answers(examples.TRANSFER_SETS),
@@ -109,6 +113,7 @@ def list_transfer_sets(
 
 @router.get(
     "/{digest}",
+    dependencies=[needs(Scope.JOBS)],
     summary="A transfer set",
     responses={
         200: examples.answers(examples.TRANSFER_SET),
@@ -122,6 +127,7 @@ def show(digest: str, gateway: GatewayDep) -> TransferSetCard:
 
 @router.get(
     "/{digest}/files/{name}",
+    dependencies=[needs(Scope.TEACH)],
     summary="Download a file of a transfer set",
     response_class=FileResponse,
     responses={
@@ -137,6 +143,7 @@ def download_file(digest: str, name: str, gateway: GatewayDep) -> FileResponse:
 
 @router.get(
     "/{digest}/download",
+    dependencies=[needs(Scope.TEACH)],
     summary="Download a whole transfer set",
     response_class=StreamingResponse,
     responses={
@@ -155,6 +162,7 @@ def download(digest: str, gateway: GatewayDep) -> TarResponse:
 
 @router.delete(
     "/{digest}",
+    dependencies=[needs(Scope.JOBS)],
     status_code=status.HTTP_204_NO_CONTENT,
     summary="Delete a transfer set",
     responses=documented(

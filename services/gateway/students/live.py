@@ -7,11 +7,10 @@ reference. A request holds the student that it began with, so each answer is fro
 
 import asyncio
 import logging
-import os
 import threading
 import time
-from pathlib import Path
 
+from shared.artefacts.files import stamp_of
 from shared.artefacts.store import ArtefactStore
 from shared.artefacts.students import LIVE, StudentStore
 from shared.contracts.evaluation import Verdict
@@ -189,12 +188,3 @@ def _need_gain(card: StudentCard) -> None:
     useless = comparison.gain <= 0 or comparison.verdict is Verdict.DOES_NOT_BEAT
     if card.specialists is not None and useless:
         raise NoMeasuredGain(card.version, comparison.gain, comparison.verdict)
-
-
-def stamp_of(path: Path) -> tuple[int, int] | None:
-    """Return what changes whenever the file is replaced."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a few times a second, so without a detour
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino

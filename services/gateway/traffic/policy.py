@@ -13,11 +13,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakKeyDictionary
 
-from services.gateway.students.live import Live, stamp_of
+from services.gateway.students.live import Live
 from services.gateway.students.versions import Versions
 from services.gateway.traffic.canary import Split
 from services.gateway.traffic.cascade import threshold_of
 from services.gateway.traffic.preparing import Prepared, prepare
+from shared.artefacts.files import stamp_of
 from shared.artefacts.store import ArtefactStore
 from shared.artefacts.traffic import TRAFFIC
 from shared.contracts.traffic import Cascade, TrafficPolicy, TrafficView

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from shared import logs
 from shared.contracts.problems import PROBLEM_MEDIA_TYPE, FieldProblem, Problem
-from shared.errors import DistillationError, Unavailable
+from shared.errors import DistillationError, Unauthenticated, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,12 @@ def problem_of(error: DistillationError, status: int) -> Problem:
 
 
 def error_response(error: DistillationError, status: int) -> Response:
-    """Return a deliberate error as a response, with `Retry-After` where trying later may help."""
-    headers = (
-        {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, Unavailable) else None
-    )
+    """Return a deliberate error as a response, with what HTTP says with it in its headers."""
+    headers = {}
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    elif isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
     return problem_response(problem_of(error, status), headers)
 
 

@@ -1,0 +1,1 @@
+"""Who may ask for what at the gateway, and for how much of it."""
