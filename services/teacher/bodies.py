@@ -9,10 +9,18 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from shared.adapters.content_digest import is_whole
 from shared.contracts.images import ImageInput
 from shared.contracts.teachers import SAFETENSORS_MEDIA_TYPE
 from shared.datasets.images import ImageLimits, decode_image, to_input
-from shared.errors import InputMismatch, MalformedBody, NoImages, TooManyImages, UnsupportedMediaType
+from shared.errors import (
+    BodyDamaged,
+    InputMismatch,
+    MalformedBody,
+    NoImages,
+    TooManyImages,
+    UnsupportedMediaType,
+)
 
 FIELD: Final = "images"
 """Of the files in a form, and of the tensor in a safetensors body."""
@@ -80,10 +88,17 @@ def decoded(files: list[tuple[str, bytes]], size: ImageInput, limits: ImageLimit
     return np.stack([to_input(decode_image(data, limits, file=name), size) for name, data in files])
 
 
-async def read(request: Request) -> bytearray:
+async def read(request: Request, digest: str | None = None) -> bytearray:
     """Return the body, each chunk copied once to where it stays; images can be views on it.
 
     The boundary has compared the length, declared and real, with the limit.
+
+    Args:
+        request: that carries it.
+        digest: of the body, as its header `Content-Digest` says.
+
+    Raises:
+        BodyDamaged: it has another.
     """
     declared = request.headers.get("content-length", "")
     body = bytearray(int(declared)) if declared.isdigit() else bytearray()
@@ -91,6 +106,8 @@ async def read(request: Request) -> bytearray:
     async for chunk in request.stream():
         body[filled : filled + len(chunk)] = chunk
         filled += len(chunk)
+    if digest is not None and is_whole(body, digest) is False:
+        raise BodyDamaged
     return body
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from shared.adapters.content_digest import HEADER as CONTENT_DIGEST
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import ImageInput
 from shared.contracts.teachers import (
@@ -28,6 +29,8 @@ _BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary
 def _header(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "schema": schema, "required": True}
 
+
+_DIGEST_HEADER: Final = _header("`sha-256=:…:` of the body (RFC 9530)", {"type": "string"})
 
 MULTIPART_BODY: Final[dict[str, Any]] = {
     "schema": {
@@ -63,6 +66,7 @@ SOFT_TARGETS_RESPONSE: Final[dict[str, Any]] = {
             "Of the products inside the net", {"type": "string", "enum": ["float32", "bfloat16"]}
         ),
         MOST_ROWS_HEADER: _header("Most images one request may carry", {"type": "integer"}),
+        CONTENT_DIGEST: _DIGEST_HEADER,
     },
     "content": {
         "application/json": {
@@ -86,6 +90,7 @@ SOFT_TARGETS_RESPONSE: Final[dict[str, Any]] = {
 }
 
 VIEW_RESPONSE: Final[dict[str, Any]] = {
+    "headers": {CONTENT_DIGEST: _DIGEST_HEADER},
     "content": {
         "application/json": {
             "example": TeacherView(
@@ -101,5 +106,5 @@ VIEW_RESPONSE: Final[dict[str, Any]] = {
                 most_rows=8192,
             ).model_dump(mode="json")
         }
-    }
+    },
 }

@@ -22,6 +22,8 @@ from services.teacher.examples import (
 )
 from services.teacher.parts import PartsDep
 from shared import errors
+from shared.adapters.content_digest import HEADER as CONTENT_DIGEST
+from shared.adapters.content_digest import content_digest
 from shared.adapters.web.metrics import exposition
 from shared.adapters.web.problems import documented
 from shared.contracts.base import Contract, refuse
@@ -95,6 +97,14 @@ DeadlineMs = Annotated[
         allow_inf_nan=False,
     ),
 ]
+BodyDigest = Annotated[
+    str | None,
+    Header(
+        alias=CONTENT_DIGEST,
+        description="`sha-256=:…:` (RFC 9530): a safetensors body that has another is refused with 422 "
+        "`body-damaged`",
+    ),
+]
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 """OpenAPI knows the answer's media types from the responses, and wants no parameter of this name."""
 
@@ -114,6 +124,7 @@ Accept = Annotated[str | None, Header(include_in_schema=False)]
             errors.InputMismatch,
             errors.NoImages,
             errors.MalformedBody,
+            errors.BodyDamaged,
             errors.ImageTooLarge,
             errors.BodyTooLarge,
             errors.TooManyImages,
@@ -151,6 +162,7 @@ async def ask_soft_targets(
     expected_digest: ExpectedDigest = None,
     lane_wanted: LaneWanted = None,
     deadline_ms: DeadlineMs = None,
+    body_digest: BodyDigest = None,
     accept: Accept = None,
 ) -> Response:
     """Answer z/T, rows with zero mean, for one image or many.
@@ -168,7 +180,7 @@ async def ask_soft_targets(
         lane = lane_wanted or parts.lane_of(len(files))
         images = await parts.aside(partial(bodies.decoded, files, size, parts.image_limits), lane)
     else:
-        images = bodies.pixels_of(await bodies.read(request), size, max_rows)
+        images = bodies.pixels_of(await bodies.read(request, body_digest), size, max_rows)
         lane = lane_wanted or parts.lane_of(len(images))
     asked = parts.batchers.of(model).ask(
         model,
@@ -181,10 +193,12 @@ async def ask_soft_targets(
     logits = await _unless_gone(request, asked)
     answer = answers.Answer(teacher, temperature, logits, probabilities, dtype)
     encode = partial(answer.encoded, answer_type)
+    body = await parts.aside(encode, lane) if answer.takes_long(answer_type) else encode()
     return Response(
-        await parts.aside(encode, lane) if answer.takes_long(answer_type) else encode(),
+        body,
         media_type=answer_type,
         headers={
+            CONTENT_DIGEST: content_digest(body),
             DIGEST_HEADER: teacher.digest,
             TEMPERATURE_HEADER: repr(temperature),
             PRECISION_HEADER: teacher.precision,
@@ -206,11 +220,14 @@ async def list_teachers(parts: PartsDep) -> TeacherList:
     operation_id="describe_teacher",
     tags=["teachers"],
     summary="Describe a teacher",
+    response_model=TeacherView,
     responses={**documented(STATUSES, errors.TeacherNotFound, errors.Corrupt), 200: VIEW_RESPONSE},
 )
-async def describe_teacher(name: TeacherName, parts: PartsDep) -> TeacherView:
+async def describe_teacher(name: TeacherName, parts: PartsDep) -> Response:
     """Return one teacher: classes in the order of the logits, input, digest."""
-    return parts.view(await parts.aside(partial(parts.teachers.describe, name)))
+    view = parts.view(await parts.aside(partial(parts.teachers.describe, name)))
+    body = view.model_dump_json().encode()
+    return Response(body, media_type="application/json", headers={CONTENT_DIGEST: content_digest(body)})
 
 
 class Liveness(Contract):

@@ -15,21 +15,27 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from shared import logs
+from shared.adapters.content_digest import HEADER as CONTENT_DIGEST
+from shared.adapters.content_digest import content_digest
 from shared.adapters.teacher_replicas import Replica, Replicas, Resolve
-from shared.adapters.teacher_retries import RetryBudget
+from shared.adapters.teacher_retries import AnswerTimes, RetryBudget
 from shared.adapters.teacher_wire import (
     SoftTargets,
     answered,
     body_of,
+    described,
+    fetch,
+    is_problem,
+    most_bytes,
     problem_of,
     refusal,
     retry_after_s,
 )
 from shared.artefacts.names import is_name
 from shared.contracts.teachers import (
+    ACCOUNT_HEADER,
     DEADLINE_HEADER,
     DIGEST_HEADER,
     LANE_HEADER,
@@ -37,9 +43,12 @@ from shared.contracts.teachers import (
     TeacherView,
 )
 from shared.errors import (
+    BodyDamaged,
     DeadlineExceeded,
+    DistillationError,
     QueueFull,
     TeacherAnswerInvalid,
+    TeacherBudgetSpent,
     TeacherChanged,
     TeacherNotFound,
     TeacherUnavailable,
@@ -49,26 +58,44 @@ _MAYBE_LATER: Final = frozenset({429, 502, 503, 504})
 _TOO_MUCH: Final = frozenset({QueueFull.code, DeadlineExceeded.code})
 """Refusals of a replica that is well and has more to do than it can; others mean that it fails."""
 _HEALTH_S: Final = 2.0
+_HEALTH_BYTES: Final = 1 << 16
+_CONNECT_S: Final = 2.0
+"""A connection nearby is there at once or not at all; one lost packet is sent again after 1 s."""
+_WRONG_ANSWERS: Final = 5
+"""After so many to one request it is the teacher that answers so, and not what lies between."""
 _LOOK_UP_S: Final = 0.2
 """How often `should_stop` is asked while answers are awaited."""
 
-
 T = TypeVar("T")
+
+
+class _Later(Exception):
+    """No answer; there may be one later, or of another replica."""
+
+
+class _Wrong(Exception):
+    """An answer that is not what was asked for, or a refusal in words that are not the service's."""
+
+    def __init__(self, error: DistillationError) -> None:
+        self.error = error
 
 
 class TeacherClient:
     """The teacher service. Use it as a context manager, or call `close`.
 
     What may pass (no connection, no answer in time, 503 and its kin) is tried again, on another replica where
-    there is one, within a budget of retries and until nothing has been answered for `patience_s`. A replica
-    that has too much to do gets fewer requests at a time; one that fails gets none for a while.
+    there is one, within a budget of retries and until nothing has been answered for `patience_s`; an answer
+    that is not what was asked for a few times. A replica that has too much to do gets fewer requests at a
+    time; one that fails, or answers wrongly, gets none for a while.
 
     Args:
         url: of the service, such as `http://127.0.0.1:8081`; several with commas between them, or a name that
             stands for several addresses, are replicas of one service.
         in_flight: requests that are open at the same time, at most.
-        timeout_s: for one answer.
+        timeout_s: for one answer, all of it; less once it is known how long answers take.
         patience_s: how long to try while the service answers nothing.
+        key: of this service, which the teacher asks for.
+        account: id of the key on whose budget our questions go, where ours allows us to name one.
         resolve: finds the addresses of a host name; the machine's resolver where left out.
     """
 
@@ -76,6 +103,8 @@ class TeacherClient:
         self,
         url: str,
         *,
+        key: str | None = None,
+        account: str | None = None,
         in_flight: int = 4,
         timeout_s: float = 60.0,
         patience_s: float = 120.0,
@@ -84,15 +113,19 @@ class TeacherClient:
         self.rows_asked = 0
         """Images that were answered so far."""
         self._in_flight = in_flight
-        self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self._times = AnswerTimes(timeout_s)
+        self._who = {} if key is None else {"Authorization": f"Bearer {key}"}
+        if account is not None:
+            self._who[ACCOUNT_HEADER] = account
         self._replicas = Replicas(url, in_flight=in_flight, healthy=self._healthy, resolve=resolve)
         self._loop = asyncio.new_event_loop()
         self._budget = RetryBudget(self._loop.time)
         self._thread = threading.Thread(target=self._loop.run_forever, name="teacher-client", daemon=True)
         self._thread.start()
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
+            # Of the whole answer it is taken below: httpx takes that of each piece.
+            timeout=httpx.Timeout(None, connect=min(timeout_s, _CONNECT_S)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
             follow_redirects=False,
             trust_env=False,  # the teacher stands beside us: no proxy of the environment
@@ -159,13 +192,13 @@ class TeacherClient:
             TeacherAnswerInvalid: an answer is not what was asked for; rows that are not finite are named.
             InvalidRequest: the service refuses a batch; the words are its own.
         """
-        described = self._start(self._describe(name))
-        while not described.done():
+        describing = self._start(self._describe(name))
+        while not describing.done():
             if should_stop():
-                described.cancel()
+                describing.cancel()
                 return
-            wait([described], timeout=_LOOK_UP_S)
-        view = described.result()
+            wait([describing], timeout=_LOOK_UP_S)
+        view = describing.result()
         if view.digest != expected_digest:
             raise TeacherChanged(name, expected_digest, view.digest)
         numbered = enumerate(batches)
@@ -199,49 +232,65 @@ class TeacherClient:
     async def _describe(self, name: str) -> TeacherView:
         if not is_name(name):  # and it would make another path of the address
             raise TeacherNotFound(name)
-        response = await self._request("GET", f"/v1/teachers/{name}", name)
-        try:
-            return TeacherView.model_validate_json(response.content)
-        except ValidationError as error:
-            raise TeacherAnswerInvalid(f"the description of teacher {name!r} is none") from error
+
+        def read(response: httpx.Response) -> TeacherView:
+            return described(response, name)
+
+        return await self._request("GET", f"/v1/teachers/{name}", name, read, limit_bytes=most_bytes(0, 0))
 
     async def _ask(self, view: TeacherView, images: NDArray[np.uint8], temperature: float) -> SoftTargets:
         half = view.tempers and temperature == 1.0
-        response = await self._request(
+        body = body_of(images)
+
+        def read(response: httpx.Response) -> SoftTargets:
+            return answered(response, view, rows=len(images), temperature=float(temperature), half=half)
+
+        return await self._request(
             "POST",
             f"/v1/teachers/{view.name}/soft-targets",
             view.name,
+            read,
+            limit_bytes=most_bytes(len(images), len(view.classes)),
             params={"temperature": repr(float(temperature)), "dtype": "float16" if half else "float32"},
-            content=body_of(images),
+            content=body,
             headers={
                 "Content-Type": SAFETENSORS_MEDIA_TYPE,
                 "Accept": SAFETENSORS_MEDIA_TYPE,
+                CONTENT_DIGEST: content_digest(body),
                 DIGEST_HEADER: view.digest,
                 LANE_HEADER: "bulk",
-                DEADLINE_HEADER: f"{1000 * self._timeout_s:.0f}",
             },
         )
-        return answered(response, view, rows=len(images), temperature=float(temperature), half=half)
 
     async def _request(
-        self, method: str, path: str, name: str, headers: dict[str, str] | None = None, **content: Any
-    ) -> httpx.Response:
-        """Return the answer to a request that went well, however often it had to be sent."""
-        headers = dict(headers or {})
+        self,
+        method: str,
+        path: str,
+        name: str,
+        read: Callable[[httpx.Response], T],
+        *,
+        headers: dict[str, str] | None = None,
+        **content: Any,
+    ) -> T:
+        """Return what a request is answered that went well, however often it had to be sent."""
+        headers = self._who | (headers or {})
         if (job_id := logs.job_id.get()) is not None:
             headers["X-Request-ID"] = job_id  # one search of the logs then shows worker and teacher
         began = self._loop.time()
         self._budget.called()
+        wrong = 0
         while True:
             replica = await self._able_replica(began)
             try:
-                response = await self._send(replica, method, path, headers, **content)
+                return await self._send(replica, method, path, name, read, headers, **content)
+            except _Wrong as found:
+                wrong += 1
+                if wrong == _WRONG_ANSWERS:
+                    raise found.error from found
+            except _Later:
+                pass
             finally:
                 self._replicas.give(replica)
-            if response is not None:
-                if response.status_code != httpx.codes.OK:
-                    raise refusal(response, name)
-                return response
             wait_s = self._budget.wait_s()
             await asyncio.sleep(min(wait_s, max(0.0, self._patience_left(began))))
 
@@ -256,43 +305,81 @@ class TeacherClient:
         raise TeacherUnavailable(self._replicas.reason)
 
     async def _send(
-        self, replica: Replica, method: str, path: str, headers: dict[str, str], **content: Any
-    ) -> httpx.Response | None:
-        """Return a replica's answer; None where it may have another later, or another replica may."""
-        began = self._loop.time()
+        self,
+        replica: Replica,
+        method: str,
+        path: str,
+        name: str,
+        read: Callable[[httpx.Response], T],
+        headers: dict[str, str],
+        **content: Any,
+    ) -> T:
+        """Return a replica's answer; the replica's record takes in how it went.
+
+        Raises:
+            _Later: there is none.
+            _Wrong: it is not what was asked for.
+            DistillationError: the service refuses, once and for all.
+        """
+        wait_s, began = self._times.wait_s, self._loop.time()
         try:
-            response = await self._http.request(
-                method,
-                replica.at(path),
-                headers=headers | replica.headers,
-                extensions=replica.extensions,
-                **content,
-            )
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            self._replicas.reason = str(error) or type(error).__name__
-            replica.failed(began, self._loop.time())
-            return None
-        now = self._loop.time()
-        if response.status_code not in _MAYBE_LATER:
-            replica.succeeded()
-            self._last_answer = now
-            return response
+            async with asyncio.timeout(wait_s):
+                response = await fetch(
+                    self._http,
+                    method,
+                    replica.at(path),
+                    headers=headers | replica.headers | {DEADLINE_HEADER: f"{1000 * wait_s:.0f}"},
+                    extensions=replica.extensions,
+                    **content,
+                )
+        except TimeoutError:
+            self._times.ran_out()
+            raise self._failed(replica, began, f"no answer within {wait_s:.1f} s", _Later()) from None
+        except httpx.TransportError as error:
+            raise self._failed(replica, began, str(error) or type(error).__name__, _Later()) from None
         problem = problem_of(response)
-        self._replicas.reason = f"status {response.status_code}: {problem.detail}"
-        taken_in = replica.overloaded if problem.code in _TOO_MUCH else replica.failed
-        taken_in(began, now, retry_after_s(response))
-        return None
+        if response.status_code in _MAYBE_LATER and problem.code != TeacherBudgetSpent.code:
+            reason = f"status {response.status_code}: {problem.detail}"
+            if problem.code not in _TOO_MUCH:
+                raise self._failed(replica, began, reason, _Later(), retry_after_s(response))
+            self._replicas.reason = reason
+            replica.overloaded(began, self._loop.time(), retry_after_s(response))
+            raise _Later
+        if response.status_code != httpx.codes.OK:
+            refused = refusal(response, name)
+            if problem.code == BodyDamaged.code or not is_problem(response):
+                raise self._failed(replica, began, str(refused), _Wrong(refused))
+            raise refused
+        try:
+            found = read(response)
+        except (TeacherAnswerInvalid, TeacherChanged) as error:
+            raise self._failed(replica, began, str(error), _Wrong(error)) from error
+        replica.succeeded()
+        self._last_answer = self._loop.time()
+        self._times.took(self._last_answer - began)
+        return found
+
+    def _failed(
+        self, replica: Replica, began: float, reason: str, error: Exception, retry_after_s: float = 0.0
+    ) -> Exception:
+        """Leave a replica out for a while, and return the error."""
+        self._replicas.reason = reason
+        replica.failed(began, self._loop.time(), retry_after_s)
+        return error
 
     async def _healthy(self, replica: Replica) -> bool:
         """Return whether a replica says that requests may be sent to it."""
         try:
-            response = await self._http.get(
-                replica.at("/health/ready"),
-                headers=replica.headers,
-                extensions=replica.extensions,
-                timeout=_HEALTH_S,
-            )
-        except (httpx.TransportError, httpx.DecodingError) as error:
+            async with asyncio.timeout(_HEALTH_S):
+                response = await fetch(
+                    self._http,
+                    "GET",
+                    replica.at("/health/ready"),
+                    limit_bytes=_HEALTH_BYTES,
+                    headers=replica.headers,
+                    extensions=replica.extensions,
+                )
+        except (httpx.TransportError, TimeoutError) as error:
             self._replicas.reason = str(error) or type(error).__name__
             return False
         return response.status_code == httpx.codes.OK

@@ -1,10 +1,11 @@
-"""How often and how soon a client tries again, so that a service in trouble is not kept there by its clients.
+"""How long a client waits, how often and how soon it tries again: a service in trouble is not kept there.
 
 Retries are a share of the calls plus a few a second (Finagle's retry budget); waits grow, with full jitter
 (M. Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015).
 """
 
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -48,3 +49,50 @@ class RetryBudget:
         self._saved = min(self._most, self._saved + (now - self._at) * self._a_second) - 1
         self._at = now
         return max(0.0, -self._saved / self._a_second)
+
+
+class AnswerTimes:
+    """How long an answer is waited for: as long as may be at first, then by what answers took.
+
+    A network that swallows a request or its answer says nothing; whoever waits as long as a slow answer might
+    ever take loses a minute each time.
+
+    Args:
+        most_s: seconds, however slow answers are.
+        least_s: seconds, however quick they are.
+        slower: how many times slower than the slowest of late an answer may be.
+        known_from: answers that must be known before less than `most_s` is waited.
+        remembered: how many answers are of late.
+    """
+
+    def __init__(
+        self,
+        most_s: float,
+        *,
+        least_s: float = 5.0,
+        slower: float = 10.0,
+        known_from: int = 20,
+        remembered: int = 200,
+    ) -> None:
+        self._most_s = most_s
+        self._least_s = least_s
+        self._slower = slower
+        self._known_from = known_from
+        self._took: deque[float] = deque(maxlen=remembered)
+        self._stretched = 1.0
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds after which the next answer is not waited for any more."""
+        if len(self._took) < self._known_from:
+            return self._most_s
+        return min(self._most_s, self._stretched * max(self._least_s, self._slower * max(self._took)))
+
+    def took(self, seconds: float) -> None:
+        """Take in an answer."""
+        self._took.append(seconds)
+        self._stretched = 1.0
+
+    def ran_out(self) -> None:
+        """Take in that an answer did not come: the service may be that slow by now, so wait twice as long."""
+        self._stretched *= 2

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
@@ -9,15 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from shared.adapters.content_digest import HEADER as CONTENT_DIGEST
+from shared.adapters.content_digest import is_whole
 from shared.contracts.problems import Problem
 from shared.contracts.teachers import DIGEST_HEADER, TEMPERATURE_HEADER, TeacherView
 from shared.errors import (
     DistillationError,
     InputMismatch,
     InvalidRequest,
+    ScopeMissing,
     TeacherAnswerInvalid,
+    TeacherBudgetSpent,
     TeacherChanged,
     TeacherNotFound,
+    Unauthenticated,
 )
 
 SoftTargets = NDArray[np.float32] | NDArray[np.float16]
@@ -25,6 +32,71 @@ SoftTargets = NDArray[np.float32] | NDArray[np.float16]
 
 _TYPES: Final[dict[str, type[np.float32] | type[np.float16]]] = {"F32": np.float32, "F16": np.float16}
 _ROWS_NAMED: Final = 8
+_OF_THE_WAY: Final = frozenset({b"content-encoding", b"transfer-encoding", b"content-length"})
+"""Headers that say how the body travelled; it has arrived."""
+_WORDS_BYTES: Final = 1 << 20
+"""Of an answer, at most, beside its numbers: names of classes, or a whole problem document."""
+_UNKNOWN: Final = "unknown"
+_NO_KEY: Final = frozenset({Unauthenticated.code, ScopeMissing.code})
+_KEY_REMEDY: Final = "TEACHER_KEY_FILE must name a file with a key that has the scope `teach`, or `admin`."
+
+
+def most_bytes(rows: int, classes: int) -> int:
+    """Return how long an answer about so many images may be, whatever it says."""
+    return _WORDS_BYTES + rows * classes * 4
+
+
+async def fetch(
+    http: httpx.AsyncClient,
+    method: str,
+    url: httpx.URL | str,
+    *,
+    limit_bytes: int,
+    headers: Mapping[str, str] | None = None,
+    **options: Any,
+) -> httpx.Response:
+    """Return an answer with its body read, which nothing makes longer than expected.
+
+    Args:
+        http: sends it.
+        method: of the request.
+        url: of the request.
+        limit_bytes: most bytes of the answer's body.
+        headers: of the request.
+        options: further ones of `httpx.AsyncClient.stream`.
+
+    Raises:
+        httpx.TransportError: no answer came, or not the whole of it, or more than `limit_bytes`.
+    """
+    # As it is, not packed: a few bytes that unpack to many would pass the limit.
+    headers = {"Accept-Encoding": "identity", **(headers or {})}
+    async with http.stream(method, url, headers=headers, **options) as response:
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > limit_bytes:
+                raise httpx.RemoteProtocolError(f"the answer is longer than {limit_bytes} bytes")
+    kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_THE_WAY]
+    return httpx.Response(response.status_code, headers=kept, content=bytes(body), request=response.request)
+
+
+def need_whole(response: httpx.Response) -> None:
+    """Raise `TeacherAnswerInvalid` where an answer does not have the digest that it names."""
+    if not is_whole(response.content, response.headers.get(CONTENT_DIGEST, "")):
+        raise TeacherAnswerInvalid(f"the teacher's answer is not the one that its {CONTENT_DIGEST} is of")
+
+
+def described(response: httpx.Response, name: str) -> TeacherView:
+    """Return the teacher that an answer describes.
+
+    Raises:
+        TeacherAnswerInvalid: it describes none.
+    """
+    need_whole(response)
+    try:
+        return TeacherView.model_validate_json(response.content)
+    except ValidationError as error:
+        raise TeacherAnswerInvalid(f"the description of teacher {name!r} is none") from error
 
 
 def body_of(images: NDArray[np.uint8]) -> bytes:
@@ -56,6 +128,7 @@ def answered(
         raise TeacherChanged(view.name, view.digest, digest)
     if number(response.headers.get(TEMPERATURE_HEADER, "")) != temperature:
         raise TeacherAnswerInvalid(f"the teacher did not answer at the temperature {temperature}")
+    need_whole(response)
     try:
         logits = _logits(response.content)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -84,6 +157,12 @@ def refusal(response: httpx.Response, name: str) -> DistillationError:
         return TeacherChanged(name, asked, found, reason=reason, remedy=problem.remedy)
     if problem.code == InputMismatch.code:
         return InputMismatch(problem.detail, remedy=problem.remedy)
+    if problem.code == TeacherBudgetSpent.code and len(told := re.findall(r"\d+", problem.detail)) == 3:
+        return TeacherBudgetSpent(*map(int, told))
+    if problem.code in _NO_KEY:
+        return InvalidRequest(
+            f"the teacher refused our key ({problem.code}): {problem.detail}", remedy=_KEY_REMEDY
+        )
     if problem.code == TeacherAnswerInvalid.code:
         return TeacherAnswerInvalid(problem.detail, remedy=problem.remedy)
     if response.is_client_error:
@@ -96,6 +175,11 @@ def refusal(response: httpx.Response, name: str) -> DistillationError:
     )
 
 
+def is_problem(response: httpx.Response) -> bool:
+    """Tell whether a refusal is in the words of the service, and not of something on the way to it."""
+    return problem_of(response).code != _UNKNOWN
+
+
 def problem_of(response: httpx.Response) -> Problem:
     """Return the problem document of a refusal, or what stands for it where a proxy used its own words."""
     try:
@@ -104,7 +188,7 @@ def problem_of(response: httpx.Response) -> Problem:
         return Problem(
             title=response.reason_phrase,
             status=response.status_code,
-            code="unknown",
+            code=_UNKNOWN,
             detail=response.reason_phrase or "no problem document",
         )
 

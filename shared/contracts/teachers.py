@@ -22,6 +22,8 @@ TEMPERATURE_HEADER = "X-Temperature"
 LANE_HEADER = "X-Lane"
 DEADLINE_HEADER = "X-Deadline-Ms"
 MOST_ROWS_HEADER = "X-Most-Rows"
+ACCOUNT_HEADER = "X-Imago-Account"
+"""Id of the key on whose budget the rows go; taken from administrators only, such as worker and gateway."""
 
 
 Merge = Literal["geometric", "arithmetic"]

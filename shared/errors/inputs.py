@@ -103,6 +103,15 @@ class NoImages(InvalidRequest):
     remedy = "Send at least one image."
 
 
+class BodyDamaged(InvalidRequest):
+    """The body is not the one whose digest the request names: it was changed on its way."""
+
+    remedy = "Send it again; Content-Digest (RFC 9530) is the SHA-256 of the body as it is sent."
+
+    def __init__(self) -> None:
+        super().__init__("the body does not have the SHA-256 that Content-Digest names")
+
+
 class MalformedBody(InvalidRequest):
     """A body that is not what its media type says."""
 

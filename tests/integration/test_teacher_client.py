@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -15,12 +15,15 @@ from safetensors.numpy import load, save
 from services.teacher.app import create_app
 from services.teacher.settings import TeacherSettings
 from shared import logs
+from shared.adapters import teacher_replicas
+from shared.adapters.content_digest import content_digest
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.teachers import TeacherView
 from shared.errors import (
     InputMismatch,
     InvalidRequest,
     TeacherAnswerInvalid,
+    TeacherBudgetSpent,
     TeacherChanged,
     TeacherNotFound,
     TeacherUnavailable,
@@ -99,7 +102,7 @@ def scripted(
 
         def _send(self, found: Answer) -> None:
             self.send_response(found.status)
-            for name, value in found.headers.items():
+            for name, value in ({"Content-Digest": content_digest(found.body)} | found.headers).items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(found.body)))
             self.end_headers()
@@ -116,6 +119,31 @@ def scripted(
     finally:
         server.shutdown()
         server.server_close()
+        thread.join()
+
+
+@contextmanager
+def raw(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Let a function write to each connection whatever it likes, for as long as the client reads."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def one(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            answer(connection)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=one, args=listener.accept()[:1], daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
         thread.join()
 
 
@@ -281,7 +309,12 @@ def test_an_answer_that_does_not_come_in_time_is_tried_again():
         Answer(save({"logits": np.full((3, 4), np.nan, np.float32)}), headers=HEADERS),
         Answer(save({"logits": np.zeros((3, 4), np.float32)}), headers=HEADERS | {"X-Temperature": "1.0"}),
         Answer(save({"logits": np.zeros((3, 4), np.float32)}), headers={"X-Teacher-Digest": DIGEST}),
-        refusal(500, "corrupt"),
+        Answer(save({"logits": np.zeros((3, 4), np.float32)}), headers=HEADERS | {"Content-Digest": ""}),
+        Answer(
+            save({"logits": np.ones((3, 4), np.float32)}),
+            headers=HEADERS
+            | {"Content-Digest": content_digest(save({"logits": np.zeros((3, 4), np.float32)}))},
+        ),
         Answer(b"<html>", 302, {"Location": "http://127.0.0.1:1/"}),
     ],
     ids=[
@@ -294,20 +327,102 @@ def test_an_answer_that_does_not_come_in_time_is_tried_again():
         "nan",
         "temperature",
         "no temperature",
-        "500",
+        "no digest",
+        "another digest",
         "302",
     ],
 )
-def test_an_answer_that_is_not_what_was_asked_for_is_invalid(answer):
-    with scripted(lambda _n, _rows: answer) as (url, requests), TeacherClient(url) as client:
-        with pytest.raises(TeacherAnswerInvalid):
-            asked(client)
-        assert client.rows_asked == 0
+def test_an_answer_that_is_not_what_was_asked_for_is_tried_again_a_few_times(answer, monkeypatch):
+    monkeypatch.setattr(teacher_replicas, "jittered_s", lambda _times: 0.01)
+    with scripted(lambda n, rows: fine(rows) if n == 4 else answer) as (url, requests):
+        with TeacherClient(url) as client:
+            assert asked(client)[0].shape == (3, 4)
+            assert len(requests) == 5
+            with pytest.raises(TeacherAnswerInvalid):
+                asked(client)
+            assert client.rows_asked == 3
+        assert len(requests) == 10
+
+
+def test_what_the_service_says_of_itself_is_not_asked_again():
+    with (
+        scripted(lambda _n, _rows: refusal(500, "corrupt")) as (url, requests),
+        TeacherClient(url) as client,
+        pytest.raises(TeacherAnswerInvalid, match="corrupt"),
+    ):
+        asked(client)
+    assert len(requests) == 1
+
+
+def test_a_request_that_was_changed_on_its_way_is_sent_again():
+    answers = [refusal(422, "body-damaged"), Answer(b"<html>bad request", 400)]
+    with scripted(lambda n, rows: answers[n] if n < 2 else fine(rows)) as (url, requests):  # noqa: SIM117
+        with TeacherClient(url) as client:
+            assert asked(client)[0].shape == (3, 4)
+    assert len(requests) == 3
+    assert requests[0]["Content-Digest"].startswith("sha-256=:")
+
+
+def test_an_answer_that_comes_in_drops_or_never_ends_is_given_up():
+    """Each piece comes in time; the whole never does, or is longer than it can be."""
+
+    def drops(connection: socket.socket) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+        connection.sendall(head)
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    def never_ends(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 65536)
+
+    for answer, reason in ((drops, "no answer within"), (never_ends, "longer than")):
+        with raw(answer) as url, TeacherClient(url, timeout_s=0.5, patience_s=1.0) as client:
+            began = time.monotonic()
+            with pytest.raises(TeacherUnavailable, match=reason):
+                client.describe("shapes")
+            assert time.monotonic() - began < 10
+
+
+def test_a_key_goes_with_each_request_and_so_does_the_account_that_pays():
+    with (
+        scripted(lambda _n, rows: fine(rows)) as (url, requests),
+        TeacherClient(url, key="imago_k", account="ab12") as client,
+    ):
+        asked(client)
+    assert (requests[0]["Authorization"], requests[0]["X-Imago-Account"]) == ("Bearer imago_k", "ab12")
+
+
+def test_a_budget_that_is_spent_ends_the_asking_with_its_figures():
+    spent = TeacherBudgetSpent(100, 2, 3)
+    problem = {"title": "No", "status": 429, "code": spent.code, "detail": str(spent), "remedy": "do"}
+    answer = Answer(json.dumps(problem | {"request_id": "r"}).encode(), 429)
+    with (
+        scripted(lambda _n, _rows: answer) as (url, requests),
+        TeacherClient(url) as client,
+        pytest.raises(TeacherBudgetSpent) as raised,
+    ):
+        asked(client)
+    assert (raised.value.budget, raised.value.left, raised.value.asked) == (100, 2, 3)
+    assert len(requests) == 1
+
+
+def test_a_key_that_the_service_refuses_is_told_with_the_variable_that_names_it():
+    with (
+        scripted(lambda _n, _rows: refusal(401, "unauthenticated")) as (url, requests),
+        TeacherClient(url, key="old") as client,
+        pytest.raises(InvalidRequest) as raised,
+    ):
+        asked(client)
+    assert "TEACHER_KEY_FILE" in raised.value.remedy
     assert len(requests) == 1
 
 
 @pytest.mark.parametrize("headers", [HEADERS | {"X-Teacher-Digest": "cd" * 32}, {"X-Temperature": "2.0"}])
-def test_an_answer_of_another_teacher_is_refused(headers):
+def test_an_answer_of_another_teacher_is_refused(headers, monkeypatch):
+    monkeypatch.setattr(teacher_replicas, "jittered_s", lambda _times: 0.01)
     answer = Answer(save({"logits": np.zeros((3, 4), np.float32)}), headers=headers)
     with (
         scripted(lambda _n, _rows: answer) as (url, _),

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from pydantic import ValidationError
 
 from services.gateway.traffic.breaker import Breaker
 from shared.contracts.students import StudentCard
@@ -64,12 +63,21 @@ class TeacherAsker:
         urls: addresses of replicas, with commas between them.
         lane: that questions wait in there; interactive ones are answered before bulk.
         most_in_flight: questions at the same time.
+        key: of this service, which the teacher asks for.
     """
 
-    def __init__(self, urls: str, *, lane: Lane = "interactive", most_in_flight: int = 4) -> None:
+    def __init__(
+        self,
+        urls: str,
+        *,
+        lane: Lane = "interactive",
+        most_in_flight: int = 4,
+        key: str | None = None,
+    ) -> None:
         self.most_in_flight = most_in_flight
         self._urls = [url.strip().rstrip("/") for url in urls.split(",")]
         self._lane = lane
+        self._who = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._in_flight = dict.fromkeys(self._urls, 0)
         self._breakers: dict[tuple[str, str], Breaker] = {}
         self._known: dict[tuple[str, tuple[str, ...]], _Known] = {}
@@ -171,11 +179,15 @@ class TeacherAsker:
         assert card.teacher_digest is not None
         key = card.teacher_digest, card.classes
         if key not in self._known:
-            response = await _send(http, "GET", f"{url}/v1/teachers/{card.teacher}", card.teacher)
+            from shared.adapters.teacher_wire import described, most_bytes
+
+            response = await self._send(
+                http, "GET", f"{url}/v1/teachers/{card.teacher}", card.teacher, limit_bytes=most_bytes(0, 0)
+            )
             try:
-                view = TeacherView.model_validate_json(response.content)
-            except ValidationError as error:
-                raise _Refused(TeacherAnswerInvalid("the description of the teacher is none")) from error
+                view = described(response, card.teacher)
+            except TeacherAnswerInvalid as error:
+                raise _Refused(error) from error
             if view.digest != card.teacher_digest:
                 raise _Refused(TeacherChanged(card.teacher, card.teacher_digest, view.digest))
             if sorted(view.classes) != sorted(card.classes):
@@ -191,15 +203,19 @@ class TeacherAsker:
         images: UInt8[np.ndarray, "images height width channels"],
         ends: float,
     ) -> Float32[np.ndarray, "images classes"]:
-        from shared.adapters.teacher_wire import answered, body_of
+        from shared.adapters.content_digest import HEADER, content_digest
+        from shared.adapters.teacher_wire import answered, body_of, most_bytes
 
-        response = await _send(
+        body = body_of(images)
+        response = await self._send(
             http,
             "POST",
             f"{url}/v1/teachers/{view.name}/soft-targets?temperature=1.0",
             view.name,
-            content=body_of(images),
+            limit_bytes=most_bytes(len(images), len(view.classes)),
+            content=body,
             headers={
+                HEADER: content_digest(body),
                 "Content-Type": SAFETENSORS_MEDIA_TYPE,
                 "Accept": SAFETENSORS_MEDIA_TYPE,
                 DIGEST_HEADER: view.digest,
@@ -212,6 +228,37 @@ class TeacherAsker:
         except DistillationError as error:
             raise _Refused(error) from None
         return logits.astype(np.float32, copy=False)
+
+    async def _send(
+        self,
+        http: "httpx.AsyncClient",
+        method: str,
+        url: str,
+        name: str,
+        *,
+        limit_bytes: int,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> "httpx.Response":
+        """Return the answer to a request that went well."""
+        import httpx
+
+        from shared.adapters.teacher_wire import fetch, refusal, retry_after_s
+
+        try:
+            response = await fetch(
+                http,
+                method,
+                url,
+                limit_bytes=limit_bytes,
+                content=content,
+                headers=self._who | (headers or {}),
+            )
+        except httpx.HTTPError as error:
+            raise _Refused(TeacherUnavailable(str(error) or type(error).__name__)) from error
+        if response.status_code != httpx.codes.OK:
+            raise _Refused(refusal(response, name), retry_after_s(response))
+        return response
 
 
 class _Refused(Exception):
@@ -240,29 +287,6 @@ def _client() -> "httpx.AsyncClient":
         follow_redirects=False,
         trust_env=False,  # the teacher stands beside us: no proxy of the environment
     )
-
-
-async def _send(
-    http: "httpx.AsyncClient",
-    method: str,
-    url: str,
-    name: str,
-    *,
-    content: bytes | None = None,
-    headers: dict[str, str] | None = None,
-) -> "httpx.Response":
-    """Return the answer to a request that went well."""
-    import httpx
-
-    from shared.adapters.teacher_wire import refusal, retry_after_s
-
-    try:
-        response = await http.request(method, url, content=content, headers=headers)
-    except httpx.HTTPError as error:
-        raise _Refused(TeacherUnavailable(str(error) or type(error).__name__)) from error
-    if response.status_code != httpx.codes.OK:
-        raise _Refused(refusal(response, name), retry_after_s(response))
-    return response
 
 
 def _softmax(logits: Float32[np.ndarray, "images classes"]) -> Float32[np.ndarray, "images classes"]:

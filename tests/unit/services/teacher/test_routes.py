@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 
 from services.teacher.app import create_app
 from services.teacher.settings import TeacherSettings
+from shared.adapters.content_digest import content_digest
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.images import ImageInput
 from shared.contracts.problems import Problem
@@ -123,6 +124,15 @@ def test_every_answer_says_in_its_headers_who_answered_and_how(client, published
     assert float(headers["X-Temperature"]) == 0.1
     assert headers["X-Teacher-Precision"] == "float32"
     assert headers["X-Most-Rows"] == "20"
+
+
+def test_every_answer_carries_the_digest_of_its_body(client):
+    for response in (
+        ask(client),
+        ask(client, headers={"Accept": SAFETENSORS}),
+        client.get("/v1/teachers/shapes"),
+    ):
+        assert response.headers["Content-Digest"] == content_digest(response.content)
 
 
 def test_float16_is_answered_where_it_is_asked_for(client):
@@ -278,6 +288,15 @@ def test_an_answer_in_another_form_is_refused(client):
 @pytest.mark.parametrize("body", [b"", b"{}", BODY[:-1], BODY + b"x", b"\xff" * 50])
 def test_a_broken_safetensors_body_is_malformed(client, body):
     problem(ask(client, content=body), 422, "malformed-body")
+
+
+def test_a_body_that_is_not_the_one_of_its_digest_is_refused(client):
+    assert ask(client, headers={"Content-Digest": content_digest(BODY)}).status_code == 200
+    assert ask(client, headers={"Content-Digest": "sha-512=:x:"}).status_code == 200
+    changed = BODY[:-1] + bytes([BODY[-1] ^ 1])
+    problem(
+        ask(client, content=changed, headers={"Content-Digest": content_digest(BODY)}), 422, "body-damaged"
+    )
 
 
 def test_images_of_another_size_or_type_are_a_mismatch(client):

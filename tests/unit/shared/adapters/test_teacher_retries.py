@@ -1,8 +1,8 @@
-"""The retry budget and the waits: how much is tried again, and when."""
+"""The retry budget and the waits: how much is tried again, and when; how long an answer is waited for."""
 
 import pytest
 
-from shared.adapters.teacher_retries import RetryBudget, jittered_s
+from shared.adapters.teacher_retries import AnswerTimes, RetryBudget, jittered_s
 
 
 class Clock:
@@ -42,3 +42,29 @@ def test_waits_are_drawn_from_nothing_up_to_a_bound_that_doubles_and_ends_at_ten
         waits = [jittered_s(times) for _ in range(300)]
         assert 0 <= min(waits) < 0.1 * most
         assert 0.9 * most < max(waits) <= most
+
+
+def test_less_is_waited_for_an_answer_once_it_is_known_how_long_they_take():
+    times = AnswerTimes(60.0, least_s=1.0, slower=10.0, known_from=3, remembered=3)
+    for _ in range(2):
+        times.took(0.2)
+        assert times.wait_s == 60
+    times.took(0.3)
+    assert times.wait_s == pytest.approx(3.0)
+    for _ in range(3):
+        times.took(0.01)
+    assert times.wait_s == 1.0
+    times.took(9.0)
+    assert times.wait_s == 60, "never more than was allowed"
+
+
+def test_twice_as_long_is_waited_for_each_answer_that_did_not_come_until_one_does():
+    times = AnswerTimes(60.0, least_s=5.0, known_from=1)
+    times.took(0.1)
+    waits = []
+    for _ in range(5):
+        waits.append(times.wait_s)
+        times.ran_out()
+    assert waits == [5, 10, 20, 40, 60]
+    times.took(0.1)
+    assert times.wait_s == 5

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from services.gateway.traffic.asking import StudentQuestions, TeacherQuestions
 from services.gateway.traffic.copies import Copies, Copy
+from shared.adapters.content_digest import content_digest
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import ImageInput
 from shared.contracts.teachers import Nets, TeacherView
@@ -52,13 +53,16 @@ def test_the_teacher_service_is_asked_in_the_lane_that_nobody_waits_in(student):
             return
         request = Request(scope, receive)
         if request.method == "GET":
-            await Response(view.model_dump_json(), media_type="application/json")(scope, receive, send)
+            body = view.model_dump_json().encode()
+            await Response(body, headers={"Content-Digest": content_digest(body)})(scope, receive, send)
             return
         lanes.append(request.headers["X-Lane"])
         first = load(await request.body())["images"].reshape(-1, 4)[:, 0].astype(np.float32)
         logits = np.stack([first - 100, np.zeros_like(first)], axis=1)  # a dog above 100
+        body = save({"logits": logits})
         headers = {"X-Teacher-Digest": view.digest, "X-Temperature": "1.0"}
-        await Response(save({"logits": logits}), headers=headers)(scope, receive, send)
+        headers["Content-Digest"] = content_digest(body)
+        await Response(body, headers=headers)(scope, receive, send)
 
     with served(service) as url:
         questions = TeacherQuestions(url)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from services.gateway.traffic.teacher import TeacherAsker, has_teacher
+from shared.adapters.content_digest import content_digest
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import ImageInput
 from shared.contracts.teachers import Nets, TeacherView
@@ -57,7 +58,7 @@ class Service:
         if request.method == "GET":
             if request.url.path != "/v1/teachers/owl":
                 return JSONResponse({"code": "teacher-not-found"}, 404)
-            return Response(self.view.model_dump_json(), media_type="application/json")
+            return whole(self.view.model_dump_json().encode())
         self.asked.append(request)
         body = await request.body()
         while not self.go.is_set():
@@ -67,7 +68,12 @@ class Service:
         first = load(body)["images"].reshape(-1, 4)[:, 0].astype(np.float32)
         logits = np.stack([first, np.zeros_like(first)], axis=1)
         headers = {"X-Teacher-Digest": self.view.digest, "X-Temperature": "1.0", **self.headers}
-        return Response(save({"logits": logits}), headers=headers)
+        return whole(save({"logits": logits}), headers)
+
+
+def whole(body: bytes, headers: dict[str, str] | None = None) -> Response:
+    """Return a body with its digest."""
+    return Response(body, headers={"Content-Digest": content_digest(body), **(headers or {})})
 
 
 @pytest.fixture
