@@ -25,6 +25,10 @@ class Queue(Protocol):
         """Return how many messages wait."""
         ...
 
+    def waiting(self, most: int) -> frozenset[str]:
+        """Return the jobs of up to `most` waiting messages."""
+        ...
+
 
 class Reconciler(Thread):
     """A thread of the worker's process. Any number may run: the store hands each due job to one of them."""
@@ -53,12 +57,17 @@ class Reconciler(Thread):
                 self._away = False
 
     def sweep(self) -> int:
-        """Send what is due; return how many messages. A send that fails comes due again after its wait."""
+        """Send what is due and has no message; return how many. A send that fails comes due again."""
         if self._queue.backlog() > LONGEST_BACKLOG:
             return 0
         due = self._store.claim_due(LONGEST_BACKLOG)
-        for job_id in due:
+        if not due:
+            return 0
+        # Where workers are busy a message waits for longer than the first wait: it is late, not lost.
+        waiting = self._queue.waiting(LONGEST_BACKLOG)
+        lost = [job_id for job_id in due if job_id not in waiting]
+        for job_id in lost:
             log.info("sending the message again", extra={"job_id": job_id})
             self._queue.send(job_id)
             self._metrics.resent.inc()
-        return len(due)
+        return len(lost)

@@ -4,6 +4,8 @@ The task's name and queue are all that both sides share (`shared.contracts.task_
 is in its record; a message that is lost or comes twice costs time, never a job.
 """
 
+import base64
+import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -84,6 +86,24 @@ class CeleryDispatcher:
         except (OperationalError, RedisError, OSError) as error:
             raise JobStoreUnavailable(str(error)) from error
 
+    def waiting(self, most: int) -> frozenset[str]:
+        """Return the jobs of up to `most` messages in the queue; raises `JobStoreUnavailable`."""
+        try:
+            with self._app.connection_or_acquire() as connection:
+                messages = connection.default_channel.client.lrange(JOBS_QUEUE, 0, most - 1)
+        except (OperationalError, RedisError, OSError) as error:
+            raise JobStoreUnavailable(str(error)) from error
+        return frozenset(job_id for job_id in map(_job_of, messages) if job_id is not None)
+
     def close(self) -> None:
         """Close the connections to the broker."""
         self._app.close()
+
+
+def _job_of(message: bytes) -> str | None:
+    """Return the id that a message carries in Celery's form (protocol 2); None where it is none of ours."""
+    try:
+        (job_id,), *_ = json.loads(base64.b64decode(json.loads(message)["body"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+    return str(job_id)

@@ -86,6 +86,9 @@ class KnownThings:
     def kept(self, collection: str) -> KeptCollection:
         raise KeptNotFound(collection)
 
+    def need_teacher_name(self, name: str) -> None:
+        return None
+
 
 class RememberingDispatcher:
     """A `Dispatcher` that keeps what was sent, or refuses as a broker does that is down."""
@@ -101,3 +104,6 @@ class RememberingDispatcher:
 
     def backlog(self) -> int:
         return len(self.sent)
+
+    def waiting(self, most: int) -> frozenset[str]:
+        return frozenset(self.sent[:most])

@@ -87,6 +87,16 @@ def test_a_long_queue_gets_no_further_messages() -> None:
     assert reconciler.sweep() == 1
 
 
+def test_a_job_whose_message_still_waits_gets_no_other() -> None:
+    reconciler, store, queue, clock, _ = parts()
+    for job_id in ("j-late", "j-lost"):
+        store.submit(job_id, teacher_spec())
+    queue.send("j-late")
+    clock.now += 5
+    assert reconciler.sweep() == 1
+    assert queue.sent == ["j-late", "j-lost"]
+
+
 def test_the_thread_outlives_a_broker_that_is_down_and_tells_of_it_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
