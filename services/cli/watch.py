@@ -37,6 +37,10 @@ _STAGES: Final[dict[str, tuple[Stage, ...]]] = {
 """The stages of kinds that always have the same; those of other kinds are shown as they come."""
 
 
+_ASKED: Final = {"cancel_requested": ", to be cancelled", "pause_requested": ", to pause"}
+"""What a worker was asked and has not done yet, by its name in an event."""
+
+
 class Display(Protocol):
     """Something that shows events, in the order in which they happened."""
 
@@ -288,4 +292,6 @@ def _words(event: JobEvent) -> str:
     again = f" (attempt {attempts})" if isinstance(attempts, int) and attempts > 1 else ""
     children = data.get("children")
     family = f" for {len(children)} jobs" if isinstance(children, list) else ""
-    return f"{data.get('state', '')}{family}{again}"
+    asked = [words for asked, words in _ASKED.items() if data.get(asked)]
+    resumable = "; `imago jobs resume` goes on" if data.get("state") == JobState.PAUSED else ""
+    return "".join([str(data.get("state", "")), family, again, *asked, resumable])

@@ -10,13 +10,13 @@ from enum import Enum
 from threading import Event
 
 from services.worker.child import TrainingProcess, cause_of_death
-from services.worker.metrics import StageWatch, WorkerMetrics
 from services.worker.memory import MemoryWatch, in_words
+from services.worker.metrics import StageWatch, WorkerMetrics
 from services.worker.protocol import EXIT_STOPPED, EXIT_WAITING, ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
-from shared.contracts.jobs import Failure, JobResult, JobState, Progress
 from shared.artefacts.checkpoints import words_on_last_checkpoint
 from shared.artefacts.jobs import JobFiles
+from shared.contracts.jobs import Failure, JobResult, JobState, Progress
 from shared.contracts.specs import JobSpec
 from shared.errors import (
     JobFailed,
@@ -46,6 +46,7 @@ class Stop(Enum):
     """Why the training process was asked to leave."""
 
     CANCEL = "cancelled"
+    PAUSE = "paused"
     SHUTDOWN = "the worker is stopping"
     LAPSED = "the lease could not be renewed in time"
     LOST = "the lease passed to another worker"
@@ -96,16 +97,16 @@ class Attempt:
         settings = self._settings
         with TrainingProcess(settings.training_module, order, settings.threads) as child:
             log.info("training process started", extra={"pid": child.pid, "attempt": order.attempts})
+            memory = MemoryWatch(child.pid, settings.memory_limit)
             while not child.exited():
                 self._hear(child.read(_LISTEN_S))
-            memory = MemoryWatch(child.pid, settings.memory_limit)
                 self._tell()
                 self._keep_lease()
                 self._mind_stop(child)
-            messages, status = child.end()
-        self._hear(messages)
                 if memory.is_over():
                     child.kill()
+            messages, status = child.end()
+        self._hear(messages)
         self._watch.end(time.monotonic())
         return self._conclude(status, memory)
 
@@ -156,16 +157,17 @@ class Attempt:
             self._next_look = now + self._settings.cancel_poll_s
 
     def _renew(self) -> None:
-        signal = self._store.renew(self._grant.job_id, self._grant.epoch, self._settings.lease_s)
-        self._obey(cancel_requested=signal.cancel_requested)
+        self._obey(self._store.renew(self._grant.job_id, self._grant.epoch, self._settings.lease_s))
 
     def _look(self) -> None:
-        signal = self._store.look(self._grant.job_id, self._grant.epoch)
-        self._obey(cancel_requested=signal.cancel_requested)
+        self._obey(self._store.look(self._grant.job_id, self._grant.epoch))
 
-    def _obey(self, *, cancel_requested: bool) -> None:
-        if cancel_requested and self._stop is not Stop.CANCEL:
+    def _obey(self, signal: Signal) -> None:
+        if signal.cancel_requested and self._stop is not Stop.CANCEL:
             self._stop_for(Stop.CANCEL, self._settings.cancel_grace_s)
+        elif signal.pause_requested and self._stop is None:
+            # The same grace: what cannot make its checkpoint in time has the last one.
+            self._stop_for(Stop.PAUSE, self._settings.cancel_grace_s)
 
     def _mind_stop(self, child: TrainingProcess) -> None:
         now = time.monotonic()
@@ -234,7 +236,8 @@ class Attempt:
             self._count("stopped")
             return self._persist(lambda: self._store.cancelled(job_id, epoch))
         if self._stop is not None:
-            # It was asked to leave: whether it made its checkpoint in time or not, this is no death.
+            # It was asked to leave: whether it made its checkpoint in time or not, this is no death. Where a
+            # pause was asked for, the store puts the job aside and not into the queue.
             log.info("handing the job back", extra={"status": status, "checkpoint": status == EXIT_STOPPED})
             self._count("stopped")
             return self._persist(lambda: self._store.release(job_id, epoch))

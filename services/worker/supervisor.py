@@ -61,6 +61,8 @@ class Supervisor:
             elif state is JobState.QUEUED:
                 log.info("job back in the queue")
                 self._send(job_id)
+            elif state is JobState.PAUSED:
+                log.info("job paused")
             elif state is JobState.WAITING:
                 log.info("job waits for its children", extra={"children": len(attempt.children)})
                 for child in attempt.children:

@@ -1,155 +1,7 @@
--- The job record and its lease, one atomic step a call, by the clock of the Redis server.
+-- What may be asked of the job record, one atomic step a call. Begins with `redis_jobs_record.lua`.
 --
--- KEYS[1] is the prefix of all keys, ARGV[1] the operation, the rest its arguments (times in milliseconds).
---   <prefix>job:<id>            hash: the record
---   <prefix>job:<id>:events     stream: what happened, newest 10,000 or so
---   <prefix>job:<id>:unfinished set: children that have not ended; their parent waits while it has any
---   <prefix>due                 zset: when a job that is not final is to be looked at again
---   <prefix>index:<state>:<kind>  zsets for lists, '*' is any; the score is the order of creation
---   <prefix>owner:<owner>:index:<state>:<kind>  the same of one owner's jobs, so that a page of theirs costs a page
---   <prefix>idempotency:<hash>  string: digest of the request, and the job it made
--- An answer begins with 'ok', 'missing', 'lost', 'conflict', 'final', 'nothing', 'granted' or 'spent'.
-
-local prefix = KEYS[1]
-local MOST_EVENTS = 10000
-local FINAL = { succeeded = true, failed = true, cancelled = true }
-
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-
-local function whole(number) return string.format('%.0f', number) end
-local function record_key(id) return prefix .. 'job:' .. id end
-local function index_key(owner, state, kind)
-  return prefix .. (owner and 'owner:' .. owner .. ':' or '') .. 'index:' .. state .. ':' .. kind
-end
-local function unfinished_key(id) return record_key(id) .. ':unfinished' end
-local function due_at(id, at) redis.call('ZADD', prefix .. 'due', whole(at), id) end
-
-local function load(id)
-  local found = redis.call('HMGET', record_key(id), 'state', 'kind', 'sequence', 'epoch', 'attempts',
-    'until', 'cancel', 'reason', 'resends', 'parent', 'children', 'waiting_since', 'ended_before',
-    'owner')
-  if not found[1] then return nil end
-  return {
-    id = id, state = found[1], kind = found[2], sequence = found[3], epoch = tonumber(found[4]),
-    attempts = tonumber(found[5]), lease_until = tonumber(found[6]), cancel = found[7] == '1',
-    reason = found[8] or '', resends = tonumber(found[9]), parent = found[10],
-    children = found[11] and cjson.decode(found[11]) or {}, waiting_since = tonumber(found[12] or 0),
-    ended_before = tonumber(found[13] or 0), owner = found[14],
-  }
-end
-
-local function set(job, ...) redis.call('HSET', record_key(job.id), ...) end
-
-local function event(job, kind, data)
-  redis.call('XADD', record_key(job.id) .. ':events', 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, 'data', data)
-end
-
-local function index_add(job, state)
-  for _, owner in ipairs(job.owner and { false, job.owner } or { false }) do
-    redis.call('ZADD', index_key(owner, state, '*'), job.sequence, job.id)
-    redis.call('ZADD', index_key(owner, state, job.kind), job.sequence, job.id)
-  end
-end
-
-local function index_remove(job, state)
-  for _, owner in ipairs(job.owner and { false, job.owner } or { false }) do
-    redis.call('ZREM', index_key(owner, state, '*'), job.id)
-    redis.call('ZREM', index_key(owner, state, job.kind), job.id)
-  end
-end
-
--- `more` is JSON of further fields of the event, each with a comma before it.
-local function move(job, state, more)
-  index_remove(job, job.state)
-  index_add(job, state)
-  job.state = state
-  set(job, 'state', state)
-  event(job, 'state', string.format('{"state":"%s","epoch":%d,"attempts":%d%s}',
-    state, job.epoch, job.attempts, more or ''))
-end
-
-local function create(id, kind, spec, parent, owner, wait)
-  local sequence = whole(redis.call('INCR', prefix .. 'sequence'))
-  local job = { id = id, state = 'queued', kind = kind, sequence = sequence, epoch = 0, attempts = 0,
-    owner = owner }
-  set(job, 'kind', kind, 'sequence', sequence, 'spec', spec, 'created', whole(now), 'epoch', '0',
-    'attempts', '0', 'until', '0', 'cancel', '0', 'resends', '0')
-  if parent then set(job, 'parent', parent) end
-  if owner then set(job, 'owner', owner) end
-  index_add(job, '*')
-  due_at(id, now + tonumber(wait))
-  move(job, 'queued')
-end
-
--- Tells how many children of a waiting job have ended; the estimate is by their pace since it began to wait.
-local function count_children(job)
-  local total = #job.children
-  local done = total - redis.call('SCARD', unfinished_key(job.id))
-  local fresh = done - job.ended_before
-  local eta = 'null'
-  if fresh > 0 then
-    eta = string.format('%.3f', (now - job.waiting_since) / 1000 / fresh * (total - done))
-  end
-  local progress = string.format(
-    '{"stage":"train","done":%d,"total":%d,"unit":"jobs","eta_s":%s,"metrics":{}}', done, total, eta)
-  set(job, 'progress', progress)
-  event(job, 'progress', progress)
-end
-
--- Back into the queue, and due at once: whoever ended the last child may not live to send the message.
-local function wake(job)
-  set(job, 'resends', '0')
-  due_at(job.id, now)
-  move(job, 'queued')
-end
-
-local cancel
-
--- Those that run are asked to stop, and end later.
-local function cancel_children(job)
-  for _, id in ipairs(job.children) do
-    if redis.call('SISMEMBER', unfinished_key(job.id), id) == 1 then cancel(load(id), true) end
-  end
-end
-
--- `among_others`: its parent ends many at once, and looks at itself afterwards.
-local function tell_parent(job, among_others)
-  if not job.parent then return end
-  redis.call('SREM', unfinished_key(job.parent), job.id)
-  if among_others then return end
-  local parent = load(job.parent)
-  if parent.state ~= 'waiting' then return end
-  if job.state ~= 'succeeded' then cancel_children(parent) end
-  count_children(parent)
-  if redis.call('SCARD', unfinished_key(parent.id)) == 0 then wake(parent) end
-end
-
--- `field` is 'result', 'failure' or '', `value` its JSON. After a cancel every end is 'cancelled'.
-local function finish(job, state, field, value, among_others)
-  if job.cancel then state, field = 'cancelled', '' end
-  local more = ''
-  if field ~= '' then
-    set(job, field, value)
-    more = ',"' .. field .. '":' .. value
-  end
-  set(job, 'finished', whole(now), 'until', '0')
-  redis.call('ZREM', prefix .. 'due', job.id)
-  move(job, state, more)
-  tell_parent(job, among_others)
-end
-
-function cancel(job, among_others)
-  if job.cancel or FINAL[job.state] then return end
-  job.cancel = true
-  set(job, 'cancel', '1')
-  if job.state == 'running' and job.lease_until > now then
-    move(job, 'running', ',"cancel_requested":true')
-    return
-  end
-  finish(job, 'cancelled', '', '', among_others)
-  cancel_children(job)
-end
+-- ARGV[1] is the operation, the rest its arguments (times in milliseconds). An answer begins with 'ok', 'missing',
+-- 'lost', 'conflict', 'final', 'unpaused', 'nothing', 'granted' or 'spent'.
 
 local function held(job, epoch)
   return job.state == 'running' and job.epoch == tonumber(epoch)
@@ -218,15 +70,8 @@ end
 function operations.acquire(id, lease, most, failure)
   local job = load(id)
   if not job then return { 'missing' } end
-  if FINAL[job.state] or job.state == 'waiting' then return { 'nothing' } end
-  if job.state == 'running' then
-    if job.lease_until > now then return { 'nothing' } end
-    job.reason = 'its worker was not heard of before the lease ran out'
-  end
-  if job.cancel then
-    finish(job, 'cancelled', '')
-    return { 'nothing' }
-  end
+  if is_held(job) or job.state ~= 'running' and job.state ~= 'queued' then return { 'nothing' } end
+  if job.state == 'running' and settle(job) then return { 'nothing' } end
   if job.attempts >= tonumber(most) then
     if failure == '' then return { 'spent', job.attempts, job.reason } end
     finish(job, 'failed', 'failure', failure)
@@ -255,14 +100,14 @@ function operations.renew(id, epoch, lease)
   local lease_until = now + tonumber(lease)
   set(job, 'until', whole(lease_until))
   due_at(id, lease_until)
-  return { 'ok', job.cancel and 1 or 0 }
+  return { 'ok', job.cancel and 1 or 0, job.pause and 1 or 0 }
 end
 
 function operations.look(id, epoch)
   local job = load(id)
   if not job then return { 'missing' } end
   if not held(job, epoch) then return { 'lost' } end
-  return { 'ok', job.cancel and 1 or 0 }
+  return { 'ok', job.cancel and 1 or 0, job.pause and 1 or 0 }
 end
 
 function operations.progress(id, epoch, progress)
@@ -295,7 +140,9 @@ end
 function operations.release(id, epoch, died, reason, wait)
   local job = load(id)
   if not job then return { 'missing' } end
-  if job.state == 'queued' and job.epoch == tonumber(epoch) then return { 'ok', job.state } end
+  -- By the same holder: the first try arrived and only its answer was lost.
+  local given_back = job.state == 'queued' or job.state == 'paused'
+  if given_back and job.epoch == tonumber(epoch) then return { 'ok', job.state } end
   if not held(job, epoch) then return { 'lost' } end
   if job.cancel then
     finish(job, 'cancelled', '')
@@ -307,8 +154,12 @@ function operations.release(id, epoch, died, reason, wait)
     job.attempts = job.attempts - 1
   end
   set(job, 'attempts', job.attempts, 'until', '0', 'resends', '0')
-  due_at(id, now + tonumber(wait))
-  move(job, 'queued')
+  if job.pause then
+    put_aside(job)
+  else
+    due_at(id, now + tonumber(wait))
+    move(job, 'queued')
+  end
   return { 'ok', job.state }
 end
 
@@ -333,9 +184,9 @@ function operations.wait(id, epoch, children, wait)
   end
   job.attempts = job.attempts - 1
   set(job, 'attempts', job.attempts, 'until', '0')
-  local unfinished = redis.call('SCARD', unfinished_key(id))
+  local unfinished = unfinished_count(job)
   if unfinished == 0 then
-    wake(job)
+    if job.pause then put_aside(job) else wake(job) end
     return { 'ok', job.state }
   end
   local made = cjson.encode(job.children)
@@ -344,6 +195,7 @@ function operations.wait(id, epoch, children, wait)
   redis.call('ZREM', prefix .. 'due', id)
   move(job, 'waiting', ',"children":' .. made)
   count_children(job)
+  if job.pause then put_aside(job) end
   return { 'ok', job.state }
 end
 
@@ -355,13 +207,28 @@ function operations.cancel(id)
   return { 'ok', redis.call('HGETALL', record_key(id)) }
 end
 
+function operations.pause(id)
+  local job = load(id)
+  if not job then return { 'missing' } end
+  if FINAL[job.state] then return { 'final', job.state } end
+  pause(job)
+  return { 'ok', redis.call('HGETALL', record_key(id)) }
+end
+
+function operations.resume(id)
+  local job = load(id)
+  if not job then return { 'missing' } end
+  if not resume(job) then return { 'unpaused', job.state } end
+  return { 'ok', redis.call('HGETALL', record_key(id)) }
+end
+
 function operations.claim(limit, wait, longest)
   local claimed = { 'ok' }
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'due', '-inf', whole(now), 'LIMIT', 0, limit)) do
     local job = load(id)
-    if not job or FINAL[job.state] then
+    if not job or job.state ~= 'queued' and job.state ~= 'running' then
       redis.call('ZREM', prefix .. 'due', id)
-    else
+    elseif job.state == 'queued' or is_held(job) or not settle(job) then
       due_at(id, now + math.min(tonumber(wait) * 2 ^ job.resends, tonumber(longest)))
       set(job, 'resends', job.resends + 1)
       claimed[#claimed + 1] = id

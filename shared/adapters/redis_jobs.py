@@ -24,7 +24,14 @@ from shared.adapters.redis_jobs_records import (
 )
 from shared.contracts.jobs import Failure, JobEvent, JobPage, JobResult, JobState, JobView, Progress
 from shared.contracts.specs import JobSpec
-from shared.errors import IdempotencyConflict, JobAlreadyFinal, JobNotFound, LeaseLost, WorkerDied
+from shared.errors import (
+    IdempotencyConflict,
+    JobAlreadyFinal,
+    JobNotFound,
+    JobNotPaused,
+    LeaseLost,
+    WorkerDied,
+)
 from shared.jobs.ports import Grant, Signal
 
 if TYPE_CHECKING:
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     import redis.commands.core
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
+_SCRIPT = ("redis_jobs_record.lua", "redis_jobs.lua")
 
 Answer = list[Any]
 """Of the script: a word, and what belongs to it."""
@@ -58,7 +66,8 @@ class RedisJobStore:
 
     @cached_property
     def _script(self) -> "redis.commands.core.Script":
-        return self._redis.register_script(files("shared.adapters").joinpath("redis_jobs.lua").read_text())
+        parts = (files("shared.adapters").joinpath(name).read_text() for name in _SCRIPT)
+        return self._redis.register_script("\n".join(parts))
 
     def close(self) -> None:
         """Close all connections."""
@@ -122,6 +131,20 @@ class RedisJobStore:
             raise JobAlreadyFinal(job_id, answer[1])
         return to_view(job_id, answer[1])
 
+    def request_pause(self, job_id: str) -> JobView:
+        """Pause, or ask the holder to; see `JobStore.request_pause`."""
+        answer = self._of(job_id, "pause")
+        if answer[0] == "final":
+            raise JobAlreadyFinal(job_id, answer[1])
+        return to_view(job_id, answer[1])
+
+    def resume(self, job_id: str) -> JobView:
+        """End a pause; see `JobStore.resume`."""
+        answer = self._of(job_id, "resume")
+        if answer[0] == "unpaused":
+            raise JobNotPaused(job_id, answer[1])
+        return to_view(job_id, answer[1])
+
     def events(self, job_id: str, after: str | None = None, limit: int = 1000) -> Sequence[JobEvent]:
         """Return events in order, from behind `after`."""
         found = self._of(job_id, "events", f"({position(after)}", limit)[1]
@@ -148,11 +171,11 @@ class RedisJobStore:
 
     def renew(self, job_id: str, epoch: int, lease_s: float) -> Signal:
         """Keep the lease for another `lease_s` from now."""
-        return Signal(self._held(job_id, epoch, "renew", _milliseconds(lease_s))[1] == 1)
+        return _signal(self._held(job_id, epoch, "renew", _milliseconds(lease_s)))
 
     def look(self, job_id: str, epoch: int) -> Signal:
         """Return what the holder should know, without writing."""
-        return Signal(self._held(job_id, epoch, "look")[1] == 1)
+        return _signal(self._held(job_id, epoch, "look"))
 
     def progress(self, job_id: str, epoch: int, progress: Progress) -> None:
         """Keep the newest progress and tell it as an event."""
@@ -212,6 +235,10 @@ class RedisJobStore:
         with answering():
             answer: Answer = self._script(keys=[PREFIX], args=[operation, *arguments])
         return answer
+
+
+def _signal(answer: Answer) -> Signal:
+    return Signal(cancel_requested=answer[1] == 1, pause_requested=answer[2] == 1)
 
 
 def _hashed(idempotency_key: str | None, owner: str | None) -> str:

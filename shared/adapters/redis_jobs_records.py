@@ -49,6 +49,7 @@ def to_view(job_id: str, flat: Sequence[str]) -> JobView:
             "parent": record.get("parent"),
             "owner": record.get("owner"),
             "cancel_requested": record["cancel"] == "1",
+            "pause_requested": record.get("pause") == "1",
         }
         | {name: json.loads(record[name]) for name in _JSON if name in record}
     )

@@ -76,6 +76,8 @@ class Client:
     job = _method(endpoints.job)
     jobs = _method(endpoints.jobs)
     cancel = _method(endpoints.cancel)
+    pause = _method(endpoints.pause)
+    resume = _method(endpoints.resume)
     report = _method(endpoints.report)
     report_markdown = _method(endpoints.report_markdown)
     report_file = _method(endpoints.report_file)

@@ -72,6 +72,16 @@ def cancel(job_id: str) -> Call[JobView]:
     return Call("POST", "/v1/jobs/{job_id}/cancel", contract(JobView), {"job_id": job_id})
 
 
+def pause(job_id: str) -> Call[JobView]:
+    """Ask a job to make a checkpoint and leave its worker until `resume`; its child jobs as well."""
+    return Call("POST", "/v1/jobs/{job_id}/pause", contract(JobView), {"job_id": job_id})
+
+
+def resume(job_id: str) -> Call[JobView]:
+    """End a job's pause, and that of its child jobs."""
+    return Call("POST", "/v1/jobs/{job_id}/resume", contract(JobView), {"job_id": job_id})
+
+
 def report(job_id: str) -> Call[Report]:
     """Return the report of a succeeded job."""
     return _report(job_id, "application/json", one_of(_REPORT))

@@ -20,6 +20,8 @@ class JobState(StrEnum):
     RUNNING = "running"
     WAITING = "waiting"
     """For its child jobs; no worker holds it."""
+    PAUSED = "paused"
+    """Until it is resumed; no worker holds it."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -111,6 +113,8 @@ class JobView(Contract):
     attempts: int = 0
     epoch: int = 0
     cancel_requested: bool = False
+    pause_requested: bool = False
+    """Its worker was asked to make a checkpoint and leave; then it is `paused`."""
     progress: Progress | None = None
     failure: Failure | None = None
     result: JobResult | None = None

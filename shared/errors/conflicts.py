@@ -28,6 +28,17 @@ class JobAlreadyFinal(Conflict):
         self.state = state
 
 
+class JobNotPaused(Conflict):
+    """Only a job that is paused, or was asked to pause, can be resumed."""
+
+    remedy = "Look at its state with GET /v1/jobs/{id}; pause it with POST /v1/jobs/{id}/pause."
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id!r} is {state}, not paused")
+        self.job_id = job_id
+        self.state = state
+
+
 class DatasetExists(Conflict):
     """The name belongs to a dataset with other content."""
 

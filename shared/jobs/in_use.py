@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.contracts.base import Digest, Name
-from shared.contracts.jobs import JobState, JobView
+from shared.contracts.jobs import FINAL_STATES, JobState, JobView
 from shared.contracts.specs import JobSpec, RedistillationSpec, SweepTrialsSpec
 from shared.errors import Corrupt, DatasetNotFound
 from shared.jobs.ports import Catalogue
 from shared.jobs.service import JobService
 
 _PAGE = 100
-_UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.WAITING)
+_UNFINISHED = tuple(state for state in JobState if state not in FINAL_STATES)
 
 
 @dataclass(frozen=True)

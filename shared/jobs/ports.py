@@ -31,6 +31,7 @@ class Signal:
     """What the holder of a lease should know."""
 
     cancel_requested: bool
+    pause_requested: bool = False
 
 
 class JobStore(Protocol):
@@ -79,8 +80,8 @@ class JobStore(Protocol):
     def acquire(self, job_id: str, lease_s: float, max_attempts: int) -> Grant | None:
         """Take the lease where the job is queued or its lease has lapsed; None where there is nothing to do.
 
-        Nothing to do is also a job that was to be cancelled (it is now) or whose attempts are spent (it has
-        failed now, with code `worker-died`).
+        Nothing to do is also a job that was to be cancelled or paused (it is now) or whose attempts are spent
+        (it has failed now, with code `worker-died`).
         """
         ...
 
@@ -116,7 +117,10 @@ class JobStore(Protocol):
         ...
 
     def release(self, job_id: str, epoch: int, *, died: str | None = None) -> JobState:
-        """Put the job back into the queue. `died` says of what the attempt died; without it none is spent."""
+        """Put the job back into the queue; aside, as paused, where that was asked for.
+
+        `died` says of what the attempt died; without it none is spent.
+        """
         ...
 
     def wait(self, job_id: str, epoch: int, children: Sequence[tuple[str, JobSpec]]) -> JobState:
@@ -129,8 +133,8 @@ class JobStore(Protocol):
         counts the children that have ended.
 
         Returns:
-            `waiting`; `queued` where no child is unfinished; `cancelled` where that was asked for, and then
-            no child was made.
+            `waiting`; `queued` where no child is unfinished; `paused` where that was asked for, and its
+            children with it; `cancelled` where that was asked for, and then no child was made.
         """
         ...
 
@@ -143,10 +147,29 @@ class JobStore(Protocol):
         """
         ...
 
+    def request_pause(self, job_id: str) -> JobView:
+        """Pause at once what nobody holds; ask the holder otherwise. Asking again changes nothing.
+
+        With a job that waits its unfinished children are paused. A job that is to be cancelled will be.
+
+        Raises `JobAlreadyFinal` for a job that has ended.
+        """
+        ...
+
+    def resume(self, job_id: str) -> JobView:
+        """Queue a paused job again, due at once, or let it wait again and resume its unfinished children.
+
+        Where its holder was asked to pause and has not, that is withdrawn.
+
+        Raises `JobNotPaused` for any other job.
+        """
+        ...
+
     def claim_due(self, limit: int = 50) -> Sequence[str]:
         """Return jobs that need a message: queued for long, or with a lapsed lease.
 
-        Each is handed to one caller only and comes back after a wait that doubles each time.
+        A job with a lapsed lease that was to be cancelled or paused needs none: it is now. Each of the others
+        is handed to one caller only and comes back after a wait that doubles each time.
         """
         ...
 
@@ -164,7 +187,10 @@ class Dispatcher(Protocol):
 
 
 class Catalogue(Protocol):
-    """What datasets, teachers, students and kept images there are."""
+    """What datasets, teachers, students and kept images there are for whoever asks.
+
+    What belongs to somebody else is not found, with the same error as what does not exist.
+    """
 
     def dataset(self, name: str) -> DatasetView:
         """Return the dataset; raises `DatasetNotFound`."""
@@ -183,4 +209,8 @@ class Catalogue(Protocol):
 
     def kept(self, collection: str) -> KeptCollection:
         """Return what is kept under a name; raises `KeptNotFound`."""
+        ...
+
+    def need_teacher_name(self, name: str) -> None:
+        """Raise `TeacherExists` where a teacher of this name is somebody else's."""
         ...

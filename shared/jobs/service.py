@@ -44,12 +44,7 @@ class JobService:
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         job, created = self._store.submit(new_job_id(), spec, idempotency_key, digest, owner)
         if created:
-            try:
-                self._dispatcher.send(job.id)
-            except JobStoreUnavailable as error:
-                log.warning(
-                    "job recorded, its message will follow", extra={"job_id": job.id, "reason": str(error)}
-                )
+            self._wake(job.id)
         return job, created
 
     def get(self, job_id: str, confined_to: str | None = None) -> JobView:
@@ -76,12 +71,36 @@ class JobService:
         self._see(job_id, confined_to)
         return self._store.request_cancel(job_id)
 
+    def pause(self, job_id: str, confined_to: str | None = None) -> JobView:
+        """Pause the job and its unfinished children: at once where no worker runs them, else in seconds.
+
+        What runs makes a checkpoint and leaves its worker; no attempt is spent.
+        """
+        self._see(job_id, confined_to)
+        return self._store.request_pause(job_id)
+
+    def resume(self, job_id: str, confined_to: str | None = None) -> JobView:
+        """End a pause, of the job and its unfinished children; they go on from their checkpoints."""
+        self._see(job_id, confined_to)
+        job = self._store.resume(job_id)
+        if job.state is JobState.QUEUED:
+            self._wake(job_id)
+        return job
+
     def events(
         self, job_id: str, after: str | None = None, limit: int = 1000, confined_to: str | None = None
     ) -> Sequence[JobEvent]:
         """Return what happened to the job, from behind the event `after`."""
         self._see(job_id, confined_to)
         return self._store.events(job_id, after, limit)
+
+    def _wake(self, job_id: str) -> None:
+        try:
+            self._dispatcher.send(job_id)
+        except JobStoreUnavailable as error:
+            log.warning(
+                "job recorded, its message will follow", extra={"job_id": job_id, "reason": str(error)}
+            )
 
     def _see(self, job_id: str, confined_to: str | None) -> None:
         """Raise `JobNotFound` where it is another's. Asking first is no race: a job never changes hands."""

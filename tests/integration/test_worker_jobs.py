@@ -91,6 +91,72 @@ def test_a_running_job_is_cancelled_within_seconds_and_leaves_no_process(
     assert jobs.final(jobs.submit("quick")).state is JobState.SUCCEEDED
 
 
+@pytest.mark.parametrize("name", ["slow", "deaf"])
+def test_a_running_job_is_paused_within_seconds_and_goes_on_from_its_checkpoint(
+    jobs: Jobs, start_worker: StartWorker, name: str
+) -> None:
+    worker = start_worker()
+    job_id = jobs.submit(name, 25)
+    pids = jobs.training(job_id)
+    eventually(lambda: jobs.store.get(job_id).progress is not None, 5, "an epoch is done")
+    jobs.store.request_pause(job_id)
+    assert jobs.until(job_id, JobState.PAUSED) < 5
+    eventually(lambda: gone(pids), 1, "nothing of the job runs")
+    assert worker.children() == []
+    # Its worker is free, and neither messages nor the reconciler start it again.
+    jobs.dispatcher.send(job_id)
+    assert jobs.final(jobs.submit("quick")).state is JobState.SUCCEEDED
+    assert (jobs.store.get(job_id).state, jobs.store.get(job_id).attempts) == (JobState.PAUSED, 0)
+    jobs.store.resume(job_id)
+    job = jobs.final(job_id)
+    assert (job.state, job.attempts, job.epoch) == (JobState.SUCCEEDED, 1, 2)
+    assert jobs.states(job_id) == ["queued", "running", "running", "paused", "queued", "running", "succeeded"]
+    begun, resumed = jobs.notes(job_id)
+    assert begun == "from 0"
+    # One that does not leave in time is killed, and has no newer checkpoint than its last one: here none.
+    assert (resumed == "from 0") is (name == "deaf")
+
+
+def test_a_job_that_is_to_pause_when_its_worker_is_killed_is_not_run_again(
+    jobs: Jobs, start_worker: StartWorker
+) -> None:
+    first = start_worker(cancel_poll_s=60, lease_s=2)
+    job_id = jobs.submit("slow", 600)
+    jobs.training(job_id)
+    start_worker()
+    # Between its renewals, so that the request is not heard of.
+    first.process.send_signal(signal.SIGSTOP)
+    jobs.store.request_pause(job_id)
+    first.kill()
+    jobs.until(job_id, JobState.PAUSED, 10)
+    assert jobs.states(job_id) == ["queued", "running", "running", "paused"]
+    assert jobs.store.get(job_id).epoch == 1
+
+
+def test_a_parent_that_waits_is_paused_with_its_children_and_all_go_on(
+    jobs: Jobs, start_worker: StartWorker
+) -> None:
+    start_worker(concurrency=2)
+    job_id = jobs.submit("parent", 8)
+    eventually(
+        lambda: any(job.progress is not None for job in jobs.store.list(parent=job_id).jobs),
+        10,
+        "a child trains",
+    )
+    assert jobs.store.request_pause(job_id).state is JobState.PAUSED
+    eventually(
+        lambda: {job.state for job in jobs.store.list(parent=job_id).jobs} == {JobState.PAUSED},
+        5,
+        "all paused",
+    )
+    jobs.store.resume(job_id)
+    job = jobs.final(job_id)
+    assert job.state is JobState.SUCCEEDED
+    assert job.result is not None
+    assert job.result.teacher == "slow-0-slow-1-slow-2"
+    assert sum(child.epoch for child in jobs.store.list(parent=job_id).jobs) > 3
+
+
 def test_a_killed_worker_takes_its_child_along_and_another_finishes_the_job(
     jobs: Jobs, start_worker: StartWorker
 ) -> None:

@@ -130,6 +130,14 @@ class FakeGateway:
             case ("POST", "jobs", job_id, "cancel"):
                 self.jobs[job_id] = self.jobs[job_id].model_copy(update={"state": JobState.CANCELLED})
                 return _json(self.jobs[job_id])
+            case ("POST", "jobs", job_id, "pause"):
+                self.jobs[job_id] = self.jobs[job_id].model_copy(update={"state": JobState.PAUSED})
+                return _json(self.jobs[job_id])
+            case ("POST", "jobs", job_id, "resume"):
+                if self.jobs[job_id].state is not JobState.PAUSED:
+                    return self.problem(409, "job-not-paused", f"job {job_id!r} is not paused", "Pause it.")
+                self.jobs[job_id] = self.jobs[job_id].model_copy(update={"state": JobState.QUEUED})
+                return _json(self.jobs[job_id])
             case ("GET", "jobs", job_id, "report"):
                 spec = self.jobs[job_id].spec
                 if isinstance(spec, TeacherImportSpec | TeacherCheckSpec):

@@ -1,4 +1,4 @@
-"""`imago jobs`: submit, show, watch, list, cancel, report."""
+"""`imago jobs`: submit, show, watch, list, cancel, pause, resume, report."""
 
 import json
 import sys
@@ -143,6 +143,27 @@ def cancel(
     emit(view, as_json, f"{view.id} {words}")
 
 
+@app.command()
+def pause(
+    context: typer.Context, job: JobId, gateway: GatewayOption = None, as_json: JsonOption = False
+) -> None:
+    """Pause a job and its child jobs: what runs makes a checkpoint and leaves its worker within seconds."""
+    with gateway_of(context, gateway) as client:
+        view = client.pause(job)
+    words = "paused" if view.state is JobState.PAUSED else "will pause"
+    emit(view, as_json, f"{view.id} {'will be cancelled' if view.cancel_requested else words}")
+
+
+@app.command()
+def resume(
+    context: typer.Context, job: JobId, gateway: GatewayOption = None, as_json: JsonOption = False
+) -> None:
+    """Resume a paused job and its child jobs, each from its last checkpoint."""
+    with gateway_of(context, gateway) as client:
+        view = client.resume(job)
+    emit(view, as_json, f"{view.id} {view.state.value}")
+
+
 app.command()(report)
 
 
@@ -166,7 +187,7 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     facts: list[tuple[str, object]] = [
         ("job", job.id),
         ("kind", f"{job.spec.kind} {job.spec.name!r}" + (f" on {dataset!r}" if dataset else "")),
-        ("state", job.state.value + (" (to be cancelled)" if job.cancel_requested else "")),
+        ("state", job.state.value + _asked(job)),
         ("created", job.created_at.isoformat(timespec="seconds")),
         ("attempts", job.attempts or None),
         ("parent", job.parent),
@@ -174,7 +195,7 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     ]
     if job.started_at and job.finished_at:
         facts.append(("took", watching.duration((job.finished_at - job.started_at).total_seconds())))
-    if job.progress and job.state in (JobState.RUNNING, JobState.WAITING):
+    if job.progress and job.state in (JobState.RUNNING, JobState.WAITING, JobState.PAUSED):
         progress = job.progress
         facts.append(("stage", f"{progress.stage} {progress.done}/{progress.total} {progress.unit}"))
     if job.failure:
@@ -182,6 +203,12 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     if job.result:
         facts += [(key, value) for key, value in job.result.model_dump().items()]
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def _asked(job: JobView) -> str:
+    if job.state is not JobState.RUNNING:
+        return ""
+    return " (to be cancelled)" if job.cancel_requested else " (to pause)" if job.pause_requested else ""
 
 
 def read_spec(spec: str) -> bytes:

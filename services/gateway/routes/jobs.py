@@ -1,4 +1,4 @@
-"""Jobs: submit, look, list, cancel. `events.py` streams what happens to one, `reports.py` is its end."""
+"""Jobs: submit, look, list, cancel, pause, resume. `events.py` streams what happens, `reports.py` is the end."""
 
 from typing import Annotated
 
@@ -35,6 +35,7 @@ from shared.errors import (
     InvalidWeights,
     JobAlreadyFinal,
     JobNotFound,
+    JobNotPaused,
     JobStoreUnavailable,
     KeptNotFound,
     LabelsMissing,
@@ -202,3 +203,32 @@ def show(job_id: str, jobs: JobsDep, caller: CallerDep) -> JobView:
 def cancel(job_id: str, jobs: JobsDep, caller: CallerDep) -> JobView:
     """Cancel a job and its child jobs: at once where no worker runs them, otherwise within seconds."""
     return jobs.cancel(job_id, caller.confined_to)
+
+
+@router.post(
+    "/{job_id}/pause",
+    summary="Pause a job",
+    responses={
+        200: examples.answers(examples.JOB),
+        **documented(STATUSES, JobNotFound, JobAlreadyFinal, JobStoreUnavailable),
+    },
+)
+def pause(job_id: str, jobs: JobsDep, caller: CallerDep) -> JobView:
+    """Pause a job and its child jobs: at once where no worker runs them, otherwise within seconds.
+
+    What runs makes a checkpoint and leaves its worker to other jobs. No attempt is spent.
+    """
+    return jobs.pause(job_id, caller.confined_to)
+
+
+@router.post(
+    "/{job_id}/resume",
+    summary="Resume a paused job",
+    responses={
+        200: examples.answers(examples.JOB),
+        **documented(STATUSES, JobNotFound, JobNotPaused, JobStoreUnavailable),
+    },
+)
+def resume(job_id: str, jobs: JobsDep, caller: CallerDep) -> JobView:
+    """Queue a paused job again, with its child jobs; each goes on from its last checkpoint."""
+    return jobs.resume(job_id, caller.confined_to)

@@ -73,6 +73,7 @@ JSON_COMMANDS = [
     ("jobs", "list"),
     ("jobs", "show", "j-0"),
     ("jobs", "cancel", "j-0"),
+    ("jobs", "pause", "j-0"),
     ("jobs", "report", "j-0"),
     ("students", "list"),
     ("students", "promote", VERSION),
@@ -114,6 +115,15 @@ def test_the_children_of_a_job_are_listed_and_the_job_says_how(imago: Imago, gat
     ]
     shown = imago("jobs", "show", "j-0-000").out
     assert "parent" in shown
+
+
+def test_a_job_is_paused_and_resumed_and_told_so(imago: Imago, gateway: FakeGateway):
+    gateway.add_job(**SPEC.model_dump())
+    assert imago("jobs", "pause", "j-0").out == "j-0 paused\n"
+    assert imago("jobs", "resume", "j-0").out == "j-0 queued\n"
+    left = imago("jobs", "resume", "j-0")
+    assert left.status == 1
+    assert "not paused" in left.err
 
 
 def test_a_comparison_is_told_in_words_and_what_was_not_seen_is_left_out(imago: Imago):

@@ -115,6 +115,21 @@ def test_children_are_looked_at_while_their_parent_waits(monkeypatch: pytest.Mon
     assert {(one["parent"], one["state"]) for one in asked} == {(job.id, "running")}
 
 
+def test_a_pause_is_told_and_how_it_ends():
+    file = io.StringIO()
+    with display(JOB, Console(file=file, width=120, color_system=None)) as display_:
+        for number, data in enumerate(
+            (
+                {"state": "running", "epoch": 1, "attempts": 1, "pause_requested": True},
+                {"state": "paused", "epoch": 1, "attempts": 0},
+            )
+        ):
+            display_.show(JobEvent(id=f"0-{number}", kind=JobEventKind.STATE, at=NOON, data=data))
+    first, second = file.getvalue().splitlines()
+    assert first.endswith("running, to pause")
+    assert second.endswith("paused; `imago jobs resume` goes on")
+
+
 def test_a_log_shows_no_control_characters():
     assert "\x1b" not in shown(JOB, terminal=False)
 

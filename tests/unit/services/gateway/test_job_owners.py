@@ -44,6 +44,8 @@ def test_a_job_belongs_to_whoever_submitted_it(gateway, as_):
     [
         ("GET", ""),
         ("POST", "/cancel"),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
         ("GET", "/events"),
         ("GET", "/report"),
         ("GET", "/report/files/report.json"),

@@ -235,6 +235,32 @@ def finish(gateway, job_id):
     gateway.jobs.succeed(job_id, grant.epoch, JobResult(teacher="digits-teacher"))
 
 
+def test_a_queued_job_is_paused_at_once_and_resumed_with_a_message(gateway):
+    job = submit(gateway, TEACHER).json()["id"]
+    for _ in range(2):
+        answer = gateway.client.post(f"/v1/jobs/{job}/pause")
+        assert (answer.status_code, answer.json()["state"]) == (200, "paused")
+    assert [one["id"] for one in gateway.client.get("/v1/jobs?state=paused").json()["jobs"]] == [job]
+    assert gateway.client.post(f"/v1/jobs/{job}/resume").json()["state"] == "queued"
+    assert gateway.dispatcher.sent == [job, job]
+
+
+def test_a_running_job_is_asked_to_pause(gateway):
+    job = submit(gateway, TEACHER).json()["id"]
+    gateway.jobs.acquire(job, 60, 3)
+    answer = gateway.client.post(f"/v1/jobs/{job}/pause").json()
+    assert (answer["state"], answer["pause_requested"]) == ("running", True)
+
+
+def test_a_job_that_is_not_paused_cannot_be_resumed_and_one_that_ended_not_paused(gateway):
+    job = submit(gateway, TEACHER).json()["id"]
+    refused(gateway.client.post(f"/v1/jobs/{job}/resume"), 409, "job-not-paused")
+    gateway.client.post(f"/v1/jobs/{job}/cancel")
+    refused(gateway.client.post(f"/v1/jobs/{job}/pause"), 409, "job-already-final")
+    for word in ("pause", "resume"):
+        refused(gateway.client.post(f"/v1/jobs/j-nothing/{word}"), 404, "job-not-found")
+
+
 def test_a_job_that_succeeded_cannot_be_cancelled(gateway):
     job = submit(gateway, TEACHER).json()["id"]
     finish(gateway, job)
