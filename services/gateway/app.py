@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from services.gateway import routes
+from services.gateway.access.audit import Audited
 from services.gateway.access.unlimited import NoLimits
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
@@ -103,7 +104,7 @@ def create_app(
     gateway: Gateway = api.state.gateway
     served: ASGIApp = short_way(api)
     if gateway.ring is not None:
-        served = Guard(served, gateway.ring, STATUSES, gateway.limits.take)
+        served = Audited(Guard(served, gateway.ring, STATUSES, gateway.limits.take))
     boundary = Boundary(
         served,
         limit_bytes=settings.max_body_bytes,
@@ -147,7 +148,9 @@ def create_api(
         store=store,
         catalogue=catalogue,
         transfer_sets=TransferSets(
-            TransferSetStore(settings.transfer_sets_place, settings.transfer_sets_cache), catalogue
+            TransferSetStore(settings.transfer_sets_place, settings.transfer_sets_cache),
+            catalogue,
+            store.owners,
         ),
         live=live,
         versions=versions,

@@ -83,6 +83,12 @@ async def _caller(request: Request) -> Caller:
     return caller_of(request.scope)
 
 
+async def _catalogue(request: Request) -> StoreCatalogue:
+    return (await gateway_of(request)).catalogue.seen_by(caller_of(request.scope))
+
+
 GatewayDep = Annotated[Gateway, Depends(gateway_of)]
 JobsDep = Annotated[JobService, Depends(_jobs)]
 CallerDep = Annotated[Caller, Depends(_caller)]
+CatalogueDep = Annotated[StoreCatalogue, Depends(_catalogue)]
+"""What there is, as the caller sees it."""

@@ -40,12 +40,22 @@ class JobNotPaused(Conflict):
 
 
 class DatasetExists(Conflict):
-    """The name belongs to a dataset with other content."""
+    """The name belongs to a dataset with other content, or of another owner; which, is not told."""
 
     remedy = "Choose another name."
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there already is a dataset {name!r} with other content")
+        super().__init__(f"there already is a dataset {name!r} with other content or of another owner")
+        self.name = name
+
+
+class TeacherExists(Conflict):
+    """The name belongs to a teacher of another owner."""
+
+    remedy = "Choose another name."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there already is a teacher {name!r} of another owner")
         self.name = name
 
 
@@ -55,7 +65,8 @@ class TransferSetInUse(Conflict):
     remedy = "Wait for their end, or cancel them with POST /v1/jobs/{id}/cancel; then delete the set again."
 
     def __init__(self, digest: str, job_ids: tuple[str, ...], most: int = 12) -> None:
-        named = ", ".join(job_ids[:most]) + (", …" if len(job_ids) > most else "")
+        # None are named where they are another owner's.
+        named = ", ".join(job_ids[:most]) + (", …" if len(job_ids) > most else "") or "another owner's"
         super().__init__(
             f"transfer set {digest[:12]} cannot be deleted: jobs that may use it have not ended: {named}"
         )

@@ -1,13 +1,13 @@
 """Which jobs stand in the way of deleting a transfer set or a student."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shared.contracts.base import Digest, Name
 from shared.contracts.jobs import FINAL_STATES, JobState, JobView
 from shared.contracts.specs import JobSpec, RedistillationSpec, SweepTrialsSpec
-from shared.errors import Corrupt, DatasetNotFound
+from shared.errors import Corrupt, DatasetNotFound, JobNotFound
 from shared.jobs.ports import Catalogue
 from shared.jobs.service import JobService
 
@@ -46,6 +46,11 @@ def jobs_that_name_student(version: str, jobs: JobService) -> tuple[str, ...]:
     return tuple(job.id for job in _unfinished(jobs) if version in _students(job.spec.model_dump()))
 
 
+def told(ids: Sequence[str], jobs: JobService, confined_to: str | None) -> tuple[str, ...]:
+    """Return those of these jobs that a caller may hear of: their own, where they are confined to them."""
+    return tuple(job_id for job_id in ids if confined_to is None or _is_of(job_id, jobs, confined_to))
+
+
 def may_use(spec: JobSpec, wanted: WantedSet, catalogue: Catalogue) -> bool:
     """Tell whether a job of this spec may read or fill the transfer set."""
     if isinstance(spec, SweepTrialsSpec):
@@ -77,6 +82,13 @@ def _students(order: dict[str, Any]) -> Iterator[str]:
             yield from _students(value)
         elif key == "student" and isinstance(value, str):
             yield value
+
+
+def _is_of(job_id: str, jobs: JobService, owner: str) -> bool:
+    try:
+        return jobs.get(job_id).owner == owner
+    except JobNotFound:  # it was removed a moment ago
+        return False
 
 
 def _unfinished(jobs: JobService) -> list[JobView]:

@@ -33,14 +33,20 @@ class JobService:
         self._catalogue = catalogue
 
     def submit(
-        self, spec: JobSpec, idempotency_key: str | None = None, owner: str | None = None
+        self,
+        spec: JobSpec,
+        idempotency_key: str | None = None,
+        owner: str | None = None,
+        catalogue: Catalogue | None = None,
     ) -> tuple[JobView, bool]:
         """Check, record and announce a job of this owner; return it and whether it is new.
+
+        `catalogue` is what there is for this owner; None is all there is. The job may name nothing else.
 
         Once this returns the job will reach a final state, even where no worker could be woken: the record is
         the truth, the message a hint, and the reconciler sends it again.
         """
-        check_submitted(spec, self._catalogue)
+        check_submitted(spec, catalogue or self._catalogue)
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         job, created = self._store.submit(new_job_id(), spec, idempotency_key, digest, owner)
         if created:

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from services.gateway import examples
 from services.gateway.errors import STATUSES
 from services.gateway.observability import comparison
-from services.gateway.state import GatewayDep
+from services.gateway.state import CatalogueDep, GatewayDep
 from shared.adapters.web.metrics import samples
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs
@@ -22,12 +22,12 @@ router = APIRouter(prefix="/v1/students", tags=["students"], dependencies=[needs
     summary="How a student does on the traffic",
     responses={200: examples.answers(examples.COMPARISON), **documented(STATUSES, StudentNotFound)},
 )
-def compare(version: str, gateway: GatewayDep) -> StudentComparison:
+def compare(version: str, gateway: GatewayDep, catalogue: CatalogueDep) -> StudentComparison:
     """Return how often it disagreed with the live student and the teacher, what it took, and its drift.
 
     Counted since the gateway was started, over all its processes. What was not seen is null.
     """
-    card = gateway.store.students.card(version)
+    card = catalogue.student(version)
     from_thread.run_sync(gateway.counting.flush)
     live = gateway.live.version
     role = comparison.role_of(version, live, gateway.traffic.policy)

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from services.gateway import examples
 from services.gateway.errors import STATUSES
 from services.gateway.parts import media_type
-from services.gateway.state import GatewayDep
+from services.gateway.state import CallerDep, CatalogueDep, GatewayDep
 from services.gateway.uploads.datasets import Upload, take_in, upload_directory
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs
@@ -94,7 +94,13 @@ _FORM = {
         ),
     },
 )
-async def upload(request: Request, response: Response, gateway: GatewayDep) -> DatasetView:
+async def upload(
+    request: Request,
+    response: Response,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    catalogue: CatalogueDep,
+) -> DatasetView:
     """Take a dataset in, check every image of it, and store it under its name.
 
     The files are read in a process of their own. Sending the same dataset again changes nothing.
@@ -108,12 +114,12 @@ async def upload(request: Request, response: Response, gateway: GatewayDep) -> D
         directory = await anyio.to_thread.run_sync(upload_directory, gateway.store)
         try:
             sent = await take_in(request, Path(directory.name))
-            order = _order(sent, gateway.store.root, UploadLimits(images=gateway.image_limits))
+            order = _order(sent, gateway.store.root, UploadLimits(images=gateway.image_limits), caller.owner)
             await anyio.to_thread.run_sync(ingest_in_child, order, _INGEST_S, _INGEST_BYTES)
         finally:
             await anyio.to_thread.run_sync(directory.cleanup)
     response.headers["Location"] = f"/v1/datasets/{order.name}"
-    return await anyio.to_thread.run_sync(gateway.catalogue.dataset, order.name)
+    return await anyio.to_thread.run_sync(catalogue.dataset, order.name)
 
 
 @router.get(
@@ -122,9 +128,12 @@ async def upload(request: Request, response: Response, gateway: GatewayDep) -> D
     summary="List datasets",
     responses={200: examples.answers(examples.DATASETS)},
 )
-def list_datasets(gateway: GatewayDep) -> DatasetList:
-    """Return stored and built-in datasets by name; a built-in one says whether its files are here."""
-    return DatasetList(datasets=gateway.catalogue.datasets())
+def list_datasets(catalogue: CatalogueDep) -> DatasetList:
+    """Return one's own and built-in datasets by name; a built-in one says whether its files are here.
+
+    An administrator's list has everybody's.
+    """
+    return DatasetList(datasets=catalogue.datasets())
 
 
 @router.get(
@@ -133,12 +142,12 @@ def list_datasets(gateway: GatewayDep) -> DatasetList:
     summary="A dataset",
     responses={200: examples.answers(examples.DATASET), **documented(STATUSES, DatasetNotFound)},
 )
-def show(name: str, gateway: GatewayDep) -> DatasetView:
+def show(name: str, catalogue: CatalogueDep) -> DatasetView:
     """Return the dataset with its classes, counts and digest."""
-    return gateway.catalogue.dataset(name)
+    return catalogue.dataset(name)
 
 
-def _order(sent: Upload, store: Path, limits: UploadLimits) -> IngestOrder:
+def _order(sent: Upload, store: Path, limits: UploadLimits, owner: str | None) -> IngestOrder:
     name = sent.fields.get("name", "")
     if not is_name(name):
         raise _wrong("name", "a name is lower-case letters, digits, - and _, 64 at most", name)
@@ -157,6 +166,7 @@ def _order(sent: Upload, store: Path, limits: UploadLimits) -> IngestOrder:
         ),
         limits=limits,
         size=(int(found[1]), int(found[2])) if found is not None else None,
+        owner=owner,
     )
 
 

@@ -7,7 +7,7 @@ from fastapi.openapi import models as openapi_models
 
 from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
-from services.gateway.state import CallerDep, GatewayDep, JobsDep
+from services.gateway.state import CallerDep, CatalogueDep, GatewayDep, JobsDep
 from services.gateway.uploads.teachers import check_without_files
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs
@@ -47,6 +47,7 @@ from shared.errors import (
     PickleRefused,
     StudentNotFound,
     TeacherDoesNotTemper,
+    TeacherExists,
     TeacherNotFound,
     TeacherNotLoadable,
     TooManyChildren,
@@ -123,6 +124,7 @@ _EXAMPLES: dict[str, openapi_models.Example] = {
             OipHostNotAllowed,
             PickleRefused,
             TeacherNotFound,
+            TeacherExists,
             IncomingNotFound,
             DatasetNotFound,
             StudentNotFound,
@@ -143,6 +145,7 @@ def submit(
     ],
     gateway: GatewayDep,
     caller: CallerDep,
+    catalogue: CatalogueDep,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
@@ -151,8 +154,8 @@ def submit(
         caller.need(Scope.ADMIN)  # it promotes
     if isinstance(spec, TeacherImportSpec):
         caller.need(Scope.UPLOAD)
-        check_without_files(spec, gateway)
-    job, created = gateway.jobs.submit(spec, idempotency_key, caller.owner)
+        check_without_files(spec, gateway, catalogue)
+    job, created = gateway.jobs.submit(spec, idempotency_key, caller.owner, catalogue)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if not created:
         response.status_code = status.HTTP_200_OK

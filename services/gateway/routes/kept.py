@@ -63,10 +63,17 @@ def delete(
     made = _made_of(collection, gateway)
     if datasets:
         for name in made:
-            gateway.store.datasets.delete(name)
+            _delete(name, gateway)
     return KeptDeleted(
         name=collection, images=images, datasets=made, datasets_removed=datasets, still_kept=still_kept
     )
+
+
+def _delete(name: str, gateway: Gateway) -> None:
+    owners = gateway.store.owners
+    with owners.held("datasets", name):  # or somebody else's of this name would lose its owner
+        gateway.store.datasets.delete(name)
+        owners.forget("datasets", name)
 
 
 def _is_kept(collection: str, gateway: Gateway) -> bool:

@@ -4,8 +4,9 @@ from fastapi import APIRouter, status
 from starlette.responses import FileResponse
 
 from services.gateway import examples
+from services.gateway.catalogue import StoreCatalogue
 from services.gateway.errors import STATUSES
-from services.gateway.state import GatewayDep
+from services.gateway.state import CallerDep, CatalogueDep, GatewayDep
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs
 from shared.contracts.keys import Scope
@@ -19,7 +20,7 @@ from shared.errors import (
     StudentNotFound,
     StudentUnusable,
 )
-from shared.jobs.in_use import jobs_that_name_student
+from shared.jobs.in_use import jobs_that_name_student, told
 
 router = APIRouter(prefix="/v1/students", tags=["students"])
 
@@ -33,8 +34,11 @@ _MOST_IDS = 12
     summary="List students, newest first",
     responses={200: examples.answers(examples.STUDENTS)},
 )
-def list_students(gateway: GatewayDep) -> StudentList:
-    """Return all students and the version that is promoted."""
+def list_students(gateway: GatewayDep, catalogue: CatalogueDep) -> StudentList:
+    """Return one's own students, an administrator everybody's, and the version that is promoted.
+
+    That version is told whosever it is: every answer to a prediction names it.
+    """
     live = gateway.store.students.live()
     version = live.version if live is not None else None
     return StudentList(
@@ -50,7 +54,7 @@ def list_students(gateway: GatewayDep) -> StudentList:
                 verdict=card.comparison.verdict,
                 parameters=card.parameters,
             )
-            for card in gateway.store.students.list()
+            for card in catalogue.students()
         ),
     )
 
@@ -78,9 +82,9 @@ def rollback(gateway: GatewayDep) -> LiveStudent:
     summary="A student's card",
     responses={200: examples.answers(examples.CARD), **documented(STATUSES, StudentNotFound)},
 )
-def show(version: str, gateway: GatewayDep) -> StudentCard:
+def show(version: str, catalogue: CatalogueDep) -> StudentCard:
     """Return where the student comes from, what it is worth and what it costs."""
-    return gateway.store.students.card(version)
+    return catalogue.student(version)
 
 
 @router.get(
@@ -93,8 +97,9 @@ def show(version: str, gateway: GatewayDep) -> StudentCard:
         **documented(STATUSES, StudentNotFound, FileNotInBundle),
     },
 )
-def download(version: str, name: str, gateway: GatewayDep) -> FileResponse:
+def download(version: str, name: str, gateway: GatewayDep, catalogue: CatalogueDep) -> FileResponse:
     """Return one of the files that the card lists, or `card.json` itself."""
+    _need(version, catalogue)
     path = gateway.store.students.file(version, name)
     return FileResponse(path, media_type=_MEDIA_TYPES.get(path.suffix), filename=f"{version}-{path.name}")
 
@@ -127,17 +132,25 @@ def promote(version: str, gateway: GatewayDep) -> LiveStudent:
     summary="Delete a student",
     responses=documented(STATUSES, StudentNotFound, StudentInUse, JobStoreUnavailable),
 )
-def delete(version: str, gateway: GatewayDep) -> None:
+def delete(version: str, gateway: GatewayDep, caller: CallerDep, catalogue: CatalogueDep) -> None:
     """Remove a student that nobody needs: not the live one, none that the traffic policy or a job names.
 
     A job counts until it has ended. No rollback goes to a deleted student: it goes to the one before.
     """
+    _need(version, catalogue)
     if not gateway.store.students.has(version):
         raise StudentNotFound(version)
     if ids := jobs_that_name_student(version, gateway.jobs):
-        raise StudentInUse(version, f"jobs that have not ended name it: {', '.join(ids[:_MOST_IDS])}")
+        named = told(ids[:_MOST_IDS], gateway.jobs, caller.confined_to) or ("another owner's",)
+        raise StudentInUse(version, f"jobs that have not ended name it: {', '.join(named)}")
     gateway.store.students.delete(version)
+    gateway.store.owners.forget("students", version)
     gateway.versions.forget(version)
+
+
+def _need(version: str, catalogue: StoreCatalogue) -> None:
+    if not catalogue.sees_student(version):
+        raise StudentNotFound(version)
 
 
 _MEDIA_TYPES = {

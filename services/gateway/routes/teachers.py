@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response, status
 from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.parts import media_type
-from services.gateway.state import GatewayDep
+from services.gateway.state import CallerDep, CatalogueDep, GatewayDep
 from services.gateway.uploads.teachers import (
     check_without_files,
     discard,
@@ -41,6 +41,7 @@ from shared.errors import (
     QueueFull,
     StoreFull,
     TeacherDoesNotTemper,
+    TeacherExists,
     TeacherNotFound,
     UnsupportedMediaType,
 )
@@ -111,6 +112,7 @@ _BODIES: dict[str, Any] = {
             UnsupportedMediaType,
             DatasetNotFound,
             TeacherNotFound,
+            TeacherExists,
             IncomingNotFound,
             QueueFull,
             StoreFull,
@@ -118,23 +120,29 @@ _BODIES: dict[str, Any] = {
         ),
     },
 )
-async def add(request: Request, response: Response, gateway: GatewayDep) -> JobView:
+async def add(
+    request: Request,
+    response: Response,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    catalogue: CatalogueDep,
+) -> JobView:
     """Take in a model that was trained elsewhere, and submit the job that reads, tries and publishes it.
 
     As a form: the field `teacher` with the order as JSON, then the files. As plain JSON where nothing is
     uploaded: a folder of the store, a server, an ensemble. No pickle is read, whatever its name. Sending the
-    same model again makes the same teacher; another one under a name that is taken becomes its new current.
+    same model again makes the same teacher; another one under a name of one's own becomes its new current.
     """
     given = media_type(request)
     if given == MULTIPART:
-        order = await take_in_teacher(request, gateway)
+        order = await take_in_teacher(request, gateway, catalogue)
     elif given == JSON:
         order = order_of(await read_words(request, gateway.settings.max_body_bytes))
-        await anyio.to_thread.run_sync(check_without_files, order, gateway)
+        await anyio.to_thread.run_sync(check_without_files, order, gateway, catalogue)
     else:
         raise UnsupportedMediaType(given or None, (MULTIPART, JSON))
     try:
-        job, _ = await anyio.to_thread.run_sync(gateway.jobs.submit, order)
+        job, _ = await anyio.to_thread.run_sync(gateway.jobs.submit, order, None, caller.owner, catalogue)
     except BaseException:
         await anyio.to_thread.run_sync(discard, order, gateway)
         raise
@@ -148,9 +156,9 @@ async def add(request: Request, response: Response, gateway: GatewayDep) -> JobV
     summary="List teachers",
     responses={200: examples.answers(examples.TEACHERS)},
 )
-def list_teachers(gateway: GatewayDep) -> TeacherDescriptions:
-    """Return all teachers by name, each as it is now."""
-    return TeacherDescriptions(teachers=gateway.catalogue.teachers())
+def list_teachers(catalogue: CatalogueDep) -> TeacherDescriptions:
+    """Return one's own teachers by name, each as it is now; an administrator's list has everybody's."""
+    return TeacherDescriptions(teachers=catalogue.teachers())
 
 
 @router.get(
@@ -159,9 +167,9 @@ def list_teachers(gateway: GatewayDep) -> TeacherDescriptions:
     summary="A teacher",
     responses={200: examples.answers(examples.TEACHER), **documented(STATUSES, TeacherNotFound)},
 )
-def show(name: str, gateway: GatewayDep) -> TeacherDescription:
+def show(name: str, catalogue: CatalogueDep) -> TeacherDescription:
     """Return the teacher's classes, input, model, precision, origin and digest."""
-    return gateway.catalogue.teacher(name)
+    return catalogue.teacher(name)
 
 
 @router.post(
@@ -175,11 +183,17 @@ def show(name: str, gateway: GatewayDep) -> TeacherDescription:
         **documented(STATUSES, TeacherNotFound, DatasetNotFound, BodyTooLarge, JobStoreUnavailable),
     },
 )
-def check(name: str, order: TeacherCheckOrder, response: Response, gateway: GatewayDep) -> JobView:
+def check(
+    name: str,
+    order: TeacherCheckOrder,
+    response: Response,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    catalogue: CatalogueDep,
+) -> JobView:
     """Submit the job that tries a teacher on a dataset; its report is a list of what was found."""
-    teacher = gateway.catalogue.teacher(name)
-    job, _ = gateway.jobs.submit(
-        TeacherCheckSpec(name=teacher.name, dataset=order.dataset, claimed_accuracy=order.claimed_accuracy)
-    )
+    teacher = catalogue.teacher(name)
+    spec = TeacherCheckSpec(name=teacher.name, dataset=order.dataset, claimed_accuracy=order.claimed_accuracy)
+    job, _ = gateway.jobs.submit(spec, owner=caller.owner, catalogue=catalogue)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job

@@ -8,7 +8,7 @@ from starlette.responses import FileResponse, StreamingResponse
 from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.routes.jobs import IdempotencyKey
-from services.gateway.state import GatewayDep
+from services.gateway.state import CallerDep, CatalogueDep, GatewayDep
 from services.gateway.tar import TAR_MEDIA_TYPE, TarResponse
 from services.gateway.transfer_sets import CURSOR
 from shared.adapters.web.problems import documented
@@ -31,6 +31,7 @@ from shared.errors import (
     JobStoreUnavailable,
     LabelsMissing,
     OmitAndOnly,
+    StudentNotFound,
     TeacherNotFound,
     TransferSetInUse,
     TransferSetNotFound,
@@ -68,6 +69,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
             UnknownClass,
             TeacherNotFound,
             DatasetNotFound,
+            StudentNotFound,
             IdempotencyConflict,
             BodyTooLarge,
             JobStoreUnavailable,
@@ -77,6 +79,8 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 def build(
     spec: Annotated[TransferSetJobSpec, Body(examples=[examples.TRANSFER_SET_SPEC.model_dump(mode="json")])],
     gateway: GatewayDep,
+    caller: CallerDep,
+    catalogue: CatalogueDep,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
@@ -84,7 +88,7 @@ def build(
 
     Its result names the set. Later jobs that want the same answers find them and ask nothing.
     """
-    job, created = gateway.jobs.submit(spec, idempotency_key)
+    job, created = gateway.jobs.submit(spec, idempotency_key, caller.owner, catalogue)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if not created:
         response.status_code = status.HTTP_200_OK
@@ -102,13 +106,17 @@ def build(
 )
 def list_transfer_sets(
     gateway: GatewayDep,
+    catalogue: CatalogueDep,
     cursor: Annotated[
         str | None, Query(pattern=CURSOR, description="`next_cursor` of the page before")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> TransferSetPage:
-    """Return one page of finished sets, those that other kinds of job built among them."""
-    return gateway.transfer_sets.page(cursor, limit)
+    """Return one page of finished sets, those that other kinds of job built among them.
+
+    They are one's own, an administrator's list has everybody's; one set may have several owners.
+    """
+    return gateway.transfer_sets.page(cursor, limit, catalogue)
 
 
 @router.get(
@@ -120,9 +128,9 @@ def list_transfer_sets(
         **documented(STATUSES, TransferSetNotFound, TransferSetsUnavailable),
     },
 )
-def show(digest: str, gateway: GatewayDep) -> TransferSetCard:
+def show(digest: str, gateway: GatewayDep, catalogue: CatalogueDep) -> TransferSetCard:
     """Return what the set is made of, its coverage by class, the entropy of its targets, and what it cost."""
-    return gateway.transfer_sets.card(digest)
+    return gateway.transfer_sets.card(digest, catalogue)
 
 
 @router.get(
@@ -135,9 +143,9 @@ def show(digest: str, gateway: GatewayDep) -> TransferSetCard:
         **documented(STATUSES, TransferSetNotFound, FileNotInBundle, TransferSetsUnavailable),
     },
 )
-def download_file(digest: str, name: str, gateway: GatewayDep) -> FileResponse:
+def download_file(digest: str, name: str, gateway: GatewayDep, catalogue: CatalogueDep) -> FileResponse:
     """Return a shard, `manifest.json`, `summary.json`, or the plot of entropies as PNG or SVG."""
-    path = gateway.transfer_sets.file(digest, name)
+    path = gateway.transfer_sets.file(digest, name, catalogue)
     return FileResponse(path, media_type=_MEDIA_TYPES.get(path.suffix, "application/octet-stream"))
 
 
@@ -151,12 +159,12 @@ def download_file(digest: str, name: str, gateway: GatewayDep) -> FileResponse:
         **documented(STATUSES, TransferSetNotFound, TransferSetsUnavailable),
     },
 )
-def download(digest: str, gateway: GatewayDep) -> TarResponse:
+def download(digest: str, gateway: GatewayDep, catalogue: CatalogueDep) -> TarResponse:
     """Return all files as one tar, uncompressed, with its length; the manifest comes last.
 
     Unpacked in the folder of transfer sets of another store, the set is known there.
     """
-    manifest, entries = gateway.transfer_sets.entries(digest)
+    manifest, entries = gateway.transfer_sets.entries(digest, catalogue)
     return TarResponse(entries, manifest.created_at, f"transfer-set-{manifest.digest[:12]}.tar")
 
 
@@ -169,13 +177,14 @@ def download(digest: str, gateway: GatewayDep) -> TarResponse:
         STATUSES, TransferSetNotFound, TransferSetInUse, JobStoreUnavailable, TransferSetsUnavailable
     ),
 )
-def delete(digest: str, gateway: GatewayDep) -> None:
+def delete(digest: str, gateway: GatewayDep, catalogue: CatalogueDep) -> None:
     """Remove a set, finished or left unfinished; refused while a job that may use it has not ended.
 
+    A set that others have as well is gone for the caller only; an administrator removes it for everybody.
     Such a job is one on the set's teacher and dataset, whatever views it asks for. What a later job needs of
     the set it asks the teacher for again.
     """
-    gateway.transfer_sets.delete(digest, gateway.jobs)
+    gateway.transfer_sets.delete(digest, gateway.jobs, catalogue)
 
 
 _MEDIA_TYPES = {

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from services.gateway.catalogue import StoreCatalogue
 from services.gateway.state import Gateway
 from services.gateway.uploads.datasets import Upload, incoming_of, take_in, upload_directory
 from shared.artefacts.incoming import new_upload
@@ -56,13 +57,18 @@ async def read_words(request: Request, most_bytes: int) -> bytes:
     return bytes(body)
 
 
-def check_without_files(order: TeacherImportSpec, gateway: Gateway) -> None:
+def check_without_files(order: TeacherImportSpec, gateway: Gateway, catalogue: StoreCatalogue) -> None:
     """Refuse an order that nothing was uploaded for, as far as that can be told here.
+
+    Args:
+        order: for a teacher.
+        gateway: the parts.
+        catalogue: as the caller sees it.
 
     Raises:
         OipHostNotAllowed: it names a server that is not on the list.
         InvalidModelFiles: its kind needs files, and it names no folder of the store.
-        IncomingNotFound: there is no such folder.
+        IncomingNotFound: there is no such folder; folders have no owner, so they are for administrators.
         DistillationError: what `check_submitted` refuses.
     """
     if isinstance(order.source, OipSource):
@@ -71,11 +77,12 @@ def check_without_files(order: TeacherImportSpec, gateway: Gateway) -> None:
     if sent is not None:
         if sent.upload is not None or sent.folder is None:
             raise _no_files(order.source.kind)
+        catalogue.need_every_folder(sent.folder)
         check_model_folder(incoming_of(gateway.store).folder(sent), _kind_of(order))
-    check_submitted(order, gateway.catalogue)
+    check_submitted(order, catalogue)
 
 
-async def take_in_teacher(request: Request, gateway: Gateway) -> TeacherImportSpec:
+async def take_in_teacher(request: Request, gateway: Gateway, catalogue: StoreCatalogue) -> TeacherImportSpec:
     """Take in a multipart order with its files; return it with the name of its upload.
 
     The files are whole and in `incoming` then, or nothing is left of them.
@@ -89,7 +96,7 @@ async def take_in_teacher(request: Request, gateway: Gateway) -> TeacherImportSp
         raise QueueFull("uploads", gateway.settings.max_uploads, retry_after_s=5.0)
     async with gateway.uploads:
         directory = await anyio.to_thread.run_sync(upload_directory, gateway.store)
-        arriving = _Arriving(gateway)
+        arriving = _Arriving(gateway, catalogue)
         try:
             with _room(gateway):
                 sent = await take_in(
@@ -106,8 +113,9 @@ async def take_in_teacher(request: Request, gateway: Gateway) -> TeacherImportSp
 class _Arriving:
     """One order on its way in."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, catalogue: StoreCatalogue) -> None:
         self._gateway = gateway
+        self._catalogue = catalogue
         self._order: TeacherImportSpec | None = None
 
     async def name_of(self, upload: Upload, given: str) -> str:
@@ -115,7 +123,7 @@ class _Arriving:
         if self._order is None:
             self._order = _order_in(upload)
             _need_unnamed(self._order)
-            await anyio.to_thread.run_sync(check_submitted, self._order, self._gateway.catalogue)
+            await anyio.to_thread.run_sync(check_submitted, self._order, self._catalogue)
         kind = _kind_of(self._order)
         name = _ARCHIVE if given.lower().endswith(".zip") else checked_name(given, kind)
         if any(path.name in (name, _ARCHIVE) for path in upload.files) or (name == _ARCHIVE and upload.files):
@@ -126,7 +134,7 @@ class _Arriving:
         """Check what has arrived and give it its place."""
         if self._order is None:
             order = _order_in(upload)
-            check_without_files(order, self._gateway)
+            check_without_files(order, self._gateway, self._catalogue)
             return order
         directory, kind = upload.files[0].parent, _kind_of(self._order)
         files = upload.files

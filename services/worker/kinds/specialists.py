@@ -19,6 +19,7 @@ from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext, seconds_of
 from services.worker.stages.ensemble_bundle import EnsembleExport, publish_ensemble, write_ensemble
 from services.worker.stages.ensemble_evaluation import EnsembleOutcome, evaluate_ensembles
+from services.worker.stages.owning import owned_teacher
 from services.worker.stages.training import cost_of
 from services.worker.stages.transfer_sets.stage import BuiltTransferSet, ask_teacher
 from shared.adapters.teacher_client import TeacherClient
@@ -227,18 +228,19 @@ def _publish_teacher(
 ) -> TeacherDescription:
     described = _description(job, sets)
     teachers = job.context.store.teachers
-    teacher = teachers.publish_nets(
-        name=described.name,
-        tensors=to_arrays(tensors),
-        model=described.nets,
-        classes=described.classes,
-        preprocessing=described.preprocessing,
-        precision=described.precision,
-        test_accuracy=outcome.combined.accuracy,
-        job_id=job.context.job_id,
-        created_at=datetime.now(UTC),
-    )
-    teachers.make_current(teacher.name, teacher.digest)
+    with owned_teacher(job.context, described.name):
+        teacher = teachers.publish_nets(
+            name=described.name,
+            tensors=to_arrays(tensors),
+            model=described.nets,
+            classes=described.classes,
+            preprocessing=described.preprocessing,
+            precision=described.precision,
+            test_accuracy=outcome.combined.accuracy,
+            job_id=job.context.job_id,
+            created_at=datetime.now(UTC),
+        )
+        teachers.make_current(teacher.name, teacher.digest)
     return teacher
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, JsonValue
 from services.worker.stages import outcomes
 from services.worker.stages.check import check_teacher_order
 from services.worker.stages.context import JobContext, seconds_of
+from services.worker.stages.owning import owned_teacher
 from services.worker.stages.training import (
     cost_of,
     held_out,
@@ -134,16 +135,17 @@ def _publish(
     members: list[TrainedNet],
     evaluation: Evaluation,
 ) -> TeacherDescription:
-    teacher = context.store.teachers.publish_nets(
-        name=spec.name,
-        tensors=to_arrays(stack([member.tensors for member in members])),
-        model=Nets(architecture=spec.architecture, members=len(members), merge=spec.merge),
-        classes=manifest.classes,
-        preprocessing=preprocessing,
-        precision=spec.precision,
-        test_accuracy=evaluation.accuracy,
-        job_id=context.job_id,
-        created_at=datetime.now(UTC),
-    )
-    context.store.teachers.make_current(spec.name, teacher.digest)
+    with owned_teacher(context, spec.name):
+        teacher = context.store.teachers.publish_nets(
+            name=spec.name,
+            tensors=to_arrays(stack([member.tensors for member in members])),
+            model=Nets(architecture=spec.architecture, members=len(members), merge=spec.merge),
+            classes=manifest.classes,
+            preprocessing=preprocessing,
+            precision=spec.precision,
+            test_accuracy=evaluation.accuracy,
+            job_id=context.job_id,
+            created_at=datetime.now(UTC),
+        )
+        context.store.teachers.make_current(spec.name, teacher.digest)
     return teacher

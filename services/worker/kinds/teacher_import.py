@@ -15,6 +15,7 @@ from services.worker.stages.context import JobContext, seconds_of
 from services.worker.stages.importing.draft import Draft, load_draft, write_draft
 from services.worker.stages.importing.sources import discard_upload, read_source
 from services.worker.stages.loading import asking, load_teacher
+from services.worker.stages.owning import owned_teacher
 from services.worker.stages.training import cost_of
 from services.worker.stages.trying import Trial, sample_of, try_teacher
 from shared.contracts.datasets import DatasetManifest
@@ -103,17 +104,18 @@ def _try(
 
 def _publish(context: JobContext, spec: TeacherImportSpec, draft: Draft, accuracy: float | None) -> None:
     read = draft.description
-    teacher = context.store.teachers.publish(
-        name=spec.name,
-        model=read.model,
-        files={name: draft.store.file(read, name) for name in read.files},
-        classes=read.classes,
-        preprocessing=read.preprocessing,
-        precision=read.precision,
-        # On validation images, by which nothing of it was chosen: as good as test images.
-        test_accuracy=accuracy,
-        source=read.source,
-        job_id=context.job_id,
-        created_at=datetime.now(UTC),
-    )
-    context.store.teachers.make_current(spec.name, teacher.digest)
+    with owned_teacher(context, spec.name):
+        teacher = context.store.teachers.publish(
+            name=spec.name,
+            model=read.model,
+            files={name: draft.store.file(read, name) for name in read.files},
+            classes=read.classes,
+            preprocessing=read.preprocessing,
+            precision=read.precision,
+            # On validation images, by which nothing of it was chosen: as good as test images.
+            test_accuracy=accuracy,
+            source=read.source,
+            job_id=context.job_id,
+            created_at=datetime.now(UTC),
+        )
+        context.store.teachers.make_current(spec.name, teacher.digest)

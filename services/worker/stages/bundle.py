@@ -10,6 +10,7 @@ from pydantic import BaseModel, JsonValue
 
 from services.worker.stages import outcomes
 from services.worker.stages.context import JobContext
+from services.worker.stages.owning import own_student
 from shared.artefacts.files import sha256_file
 from shared.contracts.architectures import Architecture
 from shared.contracts.datasets import DatasetManifest
@@ -182,4 +183,5 @@ def publish_bundle(
             directory / "card.json", card(files).model_copy(update={"graphs": exported.outcome.graphs})
         )
 
+    own_student(context, version)
     context.store.students.publish(version, build_bundle)

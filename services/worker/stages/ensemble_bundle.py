@@ -13,6 +13,7 @@ from torch import Tensor
 
 from services.worker.stages import outcomes
 from services.worker.stages.context import JobContext
+from services.worker.stages.owning import own_student
 from shared.artefacts.files import sha256_file
 from shared.artefacts.tensors import write_tensors
 from shared.contracts.jobs import Stage
@@ -131,6 +132,7 @@ def publish_ensemble(
         }
         outcomes.save(directory / "card.json", card(files))
 
+    own_student(context, version)
     context.store.students.publish(version, build_bundle)
 
 

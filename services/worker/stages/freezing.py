@@ -89,13 +89,17 @@ def _frozen(context: JobContext, spec: RedistillationSpec, base: str, manifest: 
         known=found.known,
         held_out=found.held_out,
     )
-    context.store.datasets.put(
-        spec.dataset,
-        {**splits, "train": _joined(splits["train"], found.fresh)},
-        classes=manifest.classes,
-        source=f"{base!r} and {len(found.fresh):,} images kept as {spec.collection!r}, without labels",
-        frozen=frozen,
-    )
+    store = context.store
+    with store.owners.taking("datasets", spec.dataset, context.owner, store.datasets.has) as may:
+        if not may:
+            raise DatasetExists(spec.dataset)
+        store.datasets.put(
+            spec.dataset,
+            {**splits, "train": _joined(splits["train"], found.fresh)},
+            classes=manifest.classes,
+            source=f"{base!r} and {len(found.fresh):,} images kept as {spec.collection!r}, without labels",
+            frozen=frozen,
+        )
     context.progress(Stage.FREEZE, 3, 3, "steps", {"taken": frozen.taken, "held_out": frozen.held_out})
     return frozen
 

@@ -7,7 +7,8 @@ yet: what depends on one is checked by the worker, which has made it by then.
 from collections.abc import Callable
 from typing import Any, Final
 
-from shared.contracts.specs import MADE_BY, JobSpec
+from shared.contracts.specs import MADE_BY, JobSpec, SpecialistsSpec, TeacherImportSpec, TeacherSpec
+from shared.contracts.training import TransferSetSpec
 from shared.errors import MadeByAnotherJob
 from shared.jobs.checks import (
     brought_teacher,
@@ -44,6 +45,9 @@ CHECKS: Final[dict[str, Callable[[Any, Catalogue], None]]] = {
 }
 """By the spec's `kind`; each takes the spec of that kind."""
 
+MAKES_TEACHER: Final = (TeacherSpec, TeacherImportSpec, SpecialistsSpec)
+"""The kinds that publish a teacher under the name of their order."""
+
 
 def check(spec: JobSpec, catalogue: Catalogue) -> None:
     """Raise where the job cannot end well; which errors, the kind's module says."""
@@ -55,7 +59,14 @@ def check_submitted(spec: JobSpec, catalogue: Catalogue) -> None:
 
     Raises:
         MadeByAnotherJob: only jobs of another kind make jobs of this one, as their children.
+        TeacherExists: it makes a teacher whose name is another owner's.
+        StudentNotFound: the student that is to disagree with the teacher does not exist.
     """
     if spec.kind in MADE_BY:
         raise MadeByAnotherJob(spec.kind, MADE_BY[spec.kind])
+    if isinstance(spec, MAKES_TEACHER):
+        catalogue.need_teacher_name(spec.name)
+    wanted: TransferSetSpec | None = getattr(spec, "transfer_set", None)
+    if wanted is not None and wanted.choose is not None and wanted.choose.student is not None:
+        catalogue.student(wanted.choose.student)
     check(spec, catalogue)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.worker.stages.context import JobContext
+from services.worker.stages.owning import own_transfer_set
 from services.worker.stages.transfer_sets.choosing import kept_choice
 from services.worker.stages.transfer_sets.filling import Answered, Questioner
 from shared.adapters.teacher_client import TeacherClient
@@ -72,7 +73,7 @@ def want(
     temperature: float,
     choose_now: ChooseNow | None = None,
 ) -> Wanted:
-    """Return the transfer set of these options.
+    """Return the transfer set of these options, which the job's owner has from here on.
 
     Args:
         context: of the job.
@@ -114,4 +115,6 @@ def want(
         digest = inputs(share_of(len(rows), spec.choose.share)).digest
         choose = (lambda: choose_now(rows, train)) if choose_now is not None else None
         selection = selected(kept_choice(context.transfer_sets, digest, choose))
-    return Wanted(context, dataset, teacher, inputs(len(selection.rows)), train, selection)
+    wanted = Wanted(context, dataset, teacher, inputs(len(selection.rows)), train, selection)
+    own_transfer_set(context, wanted.digest)
+    return wanted
