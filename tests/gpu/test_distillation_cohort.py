@@ -1,5 +1,7 @@
 """Training on a GPU: the same nets as on a CPU, within float32's tolerance, without waiting at each step."""
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -68,6 +70,46 @@ def test_no_step_waits_for_the_gpu():
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert waits[1] - waits[0] < 20, f"{waits} waits in epochs of 100 steps"
+
+
+CUT_AND_RESUMED = """
+import sys, torch
+from pathlib import Path
+from services.worker.training_process import be_deterministic
+be_deterministic()
+from shared.distillation import rounds
+from shared.distillation.cohort import TrainingStopped, train_cohort
+from tests.support.cohorts import ARCHITECTURE, BUDGET, CLASSES, PREPROCESSING, REGULARISED
+from tests.support.cohorts import examples, teachers
+
+rounds._STEPS_BETWEEN_QUESTIONS = 1
+
+def train(stop_at=None, folder=None):
+    asked = iter(range(10_000))
+    return train_cohort(
+        ARCHITECTURE, teachers(0, 1), examples(views=None), classes=CLASSES, preprocessing=PREPROCESSING,
+        budget=BUDGET, regularisation=REGULARISED, device="cuda", checkpoints=folder,
+        should_stop=lambda: next(asked) == stop_at,
+    )
+
+expected = train()
+for step in (1, 9, 20):
+    folder = Path(sys.argv[1]) / str(step)
+    try:
+        train(step, folder)
+    except TrainingStopped:
+        pass
+    for one, other in zip(expected, train(folder=folder), strict=True):
+        assert all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors), step
+"""
+
+
+def test_with_deterministic_algorithms_a_run_cut_on_a_gpu_ends_as_the_undisturbed_one(tmp_path):
+    """In a process of its own: what makes it so must be said before CUDA starts."""
+    ran = subprocess.run(
+        [sys.executable, "-c", CUT_AND_RESUMED, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_a_run_cut_on_a_gpu_goes_on(tmp_path):

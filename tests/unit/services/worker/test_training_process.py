@@ -1,5 +1,9 @@
 """How the training process ends where its job cannot go on."""
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,9 @@ from services.worker import training_process
 from services.worker.protocol import EXIT_FAILED, ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
 from services.worker.stages.context import JobContext
+from shared.artefacts.checkpoints import CheckpointFolder
 from shared.artefacts.store import ArtefactStore
+from shared.errors import DatasetNotFound, Diverged
 from tests.support.jobs import teacher_spec
 
 
@@ -56,3 +62,67 @@ def test_a_disk_that_is_full_fails_the_job_by_name_whatever_was_being_written(tm
 def test_any_other_error_that_nobody_foresaw_is_left_to_the_next_attempt(tmp_path, monkeypatch):
     status, sent = ended(tmp_path, monkeypatch, raising(RuntimeError("shapes do not fit")))
     assert (status, sent) == (training_process.EXIT_UNFORESEEN, [])
+
+
+# --- what the words of a failure end with ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [Diverged(2, float("nan"), 3), MemoryError(), OSError(errno.EFBIG, "File too large", "/a/b/c")]
+)
+def test_a_training_that_cannot_go_on_tells_its_last_good_checkpoint(tmp_path, monkeypatch, error):
+    _, sent = ended(tmp_path, monkeypatch, raising(error))
+    assert sent[-1].failure.detail.endswith("; no checkpoint was made")
+
+    def save_and_raise(context: JobContext) -> None:
+        CheckpointFolder(context.files.checkpoints / "of-a-net").save({"epoch": 4, "step": 2}, b"weights")
+        raise error
+
+    _, sent = ended(tmp_path, monkeypatch, save_and_raise)
+    assert sent[-1].failure.detail.endswith(
+        "; the last good checkpoint is of-a-net/00000001, after 4 epochs and 2 steps"
+    )
+
+
+def test_what_is_refused_before_any_training_tells_of_no_checkpoint(tmp_path, monkeypatch):
+    _, sent = ended(tmp_path, monkeypatch, raising(DatasetNotFound("shapes")))
+    assert "checkpoint" not in sent[-1].failure.detail
+
+
+# --- the same bits each time -------------------------------------------------------------------------------
+
+
+def test_deterministic_algorithms_are_asked_for_where_the_setting_says_so(tmp_path):
+    """In a process of its own, as it is: before CUDA could have started."""
+    asked = """
+import os, sys, torch
+from services.worker import training_process
+torch.backends.cudnn.benchmark = True
+training_process._run = lambda context: print(
+    torch.are_deterministic_algorithms_enabled(),
+    torch.backends.cudnn.benchmark,
+    os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    file=sys.stderr,
+) or 0
+training_process.main()
+"""
+    order = ChildOrder(job_id="j-1", epoch=1, attempts=1, spec=teacher_spec("t"))
+    found = {}
+    for setting in ("true", "false"):
+        environment = {
+            **os.environ,
+            "WORKER_DETERMINISTIC": setting,
+            "WORKER_THREADS": "1",
+            "IMAGO_STATE_DIR": str(tmp_path),
+        }
+        environment.pop("CUBLAS_WORKSPACE_CONFIG", None)
+        ran = subprocess.run(
+            [sys.executable, "-c", asked],
+            input=order.model_dump_json() + "\n",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found[setting] = ran.stderr.splitlines()[-1]
+    assert found == {"true": "True False :4096:8", "false": "False True None"}

@@ -1,0 +1,63 @@
+"""The real training process, broken by the name of its job: `nan-7`, `cuda-7`, `host-7`, `kill-7`, `hog-600`.
+
+At that step (counted from 0, over all epochs) a weight becomes NaN, CUDA or the machine has no memory left,
+or the process is killed; `hog` takes so many MiB in its first step. Any other name trains as it should. Run
+by a worker as its training module, or imported by a warm server of training processes.
+"""
+
+import os
+import signal
+import time
+
+import torch
+
+from services.worker import training_process
+from services.worker.stages.context import JobContext
+from shared.contracts.jobs import JobResult
+from shared.distillation.stack import NetStack
+
+run = training_process.run
+step = NetStack.step
+KEPT: list[bytearray] = []
+
+
+def broken(context: JobContext) -> JobResult:
+    how, _, number = context.order.spec.name.partition("-")
+    taken = 0
+
+    def broken_step(stack: NetStack, *given: object, **where: object) -> None:
+        nonlocal taken
+        if how == "hog" and taken == 0:
+            hold(int(number))
+        if taken == (int(number) if number.isdigit() else None):
+            break_it(how, stack)
+        taken += 1
+        step(stack, *given, **where)  # type: ignore[arg-type]
+
+    NetStack.step = broken_step  # type: ignore[method-assign, assignment]
+    return run(context)
+
+
+def break_it(how: str, stack: NetStack) -> None:
+    if how == "nan":
+        with torch.no_grad():
+            next(iter(stack.weights.values())).view(-1)[0] = float("nan")
+    elif how == "cuda":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+    elif how == "host":
+        torch.empty(1 << 50)
+    elif how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hold(mebibytes: int) -> None:
+    """Take memory piece by piece, as a training does that grows; whoever watches has time to see it."""
+    for _ in range(0, mebibytes, 20):
+        KEPT.append(bytearray(b"x") * (20 << 20))
+        time.sleep(0.02)
+
+
+training_process.run = broken
+
+if __name__ == "__main__":
+    raise SystemExit(training_process.main())
