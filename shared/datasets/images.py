@@ -1,6 +1,6 @@
 """Decodes images that strangers send, and turns them into what a model takes in.
 
-Only PNG, JPEG and WebP are tried. The header is checked before anything is decoded, and whatever a decoder
+Only PNG, JPEG and WebP are tried. The header is checked before Pillow sees the file, and whatever a decoder
 raises, or warns of, becomes `InvalidImage`: broken input takes many forms, and Pillow lets several kinds of
 exception out.
 """
@@ -12,10 +12,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL import WebPImagePlugin as WebPImagePlugin  # else the first WebP loads all of Pillow's plugins
 
 from shared.contracts.images import ImageInput
+from shared.datasets.image_headers import orientation, read_header
 from shared.errors import ImageTooLarge, InputMismatch, InvalidImage
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
@@ -24,6 +25,9 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP")
 # warnings.catch_warnings is not safe where several threads decode side by side.
 warnings.filterwarnings("error", module=r"PIL\.")
 
+# Texts and profiles of a PNG are packed, and Pillow keeps them unpacked: of all together, not 64 MiB.
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * 2**20
+
 # A progressive JPEG has about ten scans. One of a few megabytes may claim a hundred thousand, each of which
 # makes the decoder walk over all pixels again. In compressed data the marker cannot occur.
 _START_OF_SCAN = b"\xff\xda"
@@ -31,6 +35,17 @@ _MOST_SCANS = 64
 
 # The last chunk of every PNG, with its checksum. Pillow does not miss it, nor a checksum just before it.
 _PNG_END = b"IEND\xaeB`\x82"
+
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation."""
 
 # Modes that have no colour; of "P", the palette decides.
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "F"})
@@ -62,11 +77,18 @@ def decode_image(data: bytes, limits: ImageLimits, *, file: str | None = None) -
     if len(data) > limits.size_bytes:
         reason = f"the image has {len(data):,} bytes, {limits.size_bytes:,} are allowed"
         raise ImageTooLarge(reason, file=file)
+    header = read_header(data)
+    if header is None:
+        raise InvalidImage("this is not a PNG, JPEG or WebP image", file=file)
+    _check_size(header.width, header.height, limits, file)
+    if header.animated:
+        raise InvalidImage("the image is animated", file=file)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, data, limits, file)
             image.load()
-            return ImageOps.exif_transpose(image)
+            turn = _UPRIGHT.get(orientation(image.info.get("exif")))
+            return image if turn is None else image.transpose(turn)
     except (InvalidImage, ImageTooLarge, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -103,13 +125,16 @@ def to_input(image: Image.Image, size: ImageInput) -> NDArray[np.uint8]:
     return np.array(flat, dtype=np.uint8).reshape(size.height, size.width, size.channels)
 
 
-def _check_header(image: Image.Image, data: bytes, limits: ImageLimits, file: str | None) -> None:
-    pixels = image.width * image.height
-    if pixels > limits.pixels:
-        reason = f"the image has {image.width} x {image.height} pixels, {limits.pixels:,} are allowed"
+def _check_size(width: int, height: int, limits: ImageLimits, file: str | None) -> None:
+    if width * height > limits.pixels:
+        reason = f"the image has {width} x {height} pixels, {limits.pixels:,} are allowed"
         raise ImageTooLarge(reason, file=file)
-    if pixels == 0:
+    if width * height == 0:
         raise InvalidImage("the image has no pixels", file=file)
+
+
+def _check_header(image: Image.Image, data: bytes, limits: ImageLimits, file: str | None) -> None:
+    _check_size(image.width, image.height, limits, file)  # what the decoder makes of it counts
     # An MPO is a JPEG that carries a second picture, such as a depth map; the first is the picture.
     if image.format != "MPO" and getattr(image, "n_frames", 1) != 1:
         raise InvalidImage("the image is animated", file=file)
