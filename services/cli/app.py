@@ -11,6 +11,7 @@ from services.cli.commands import (
     experiments,
     jobs,
     kept,
+    keys,
     run,
     students,
     teachers,
@@ -42,6 +43,7 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(teachers.app, name="teachers")
 app.add_typer(transfer_sets.app, name="transfer-sets")
 app.add_typer(experiments.app, name="experiments")
+app.add_typer(keys.app, name="keys")
 
 
 def main(arguments: Sequence[str] | None = None, outside: Outside | None = None) -> None:

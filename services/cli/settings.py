@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from shared.settings import CommonSettings
 
@@ -12,12 +12,19 @@ DEFAULT_GATEWAY_URL = "http://127.0.0.1:8080"
 class CliSettings(CommonSettings):
     """The variables that `imago up` and `imago demo` read; the services read the rest themselves."""
 
+    key: SecretStr | None = Field(default=None, validation_alias="IMAGO_KEY")
+    """The API key that commands send, where the gateway asks for one."""
     gateway_host: str = Field(default="127.0.0.1", validation_alias="GATEWAY_HOST")
     gateway_port: int = Field(default=8080, ge=1, le=65_535, validation_alias="GATEWAY_PORT")
     teacher_host: str = Field(default="127.0.0.1", validation_alias="TEACHER_HOST")
     teacher_port: int = Field(default=8081, ge=1, le=65_535, validation_alias="TEACHER_PORT")
     worker_health_host: str = Field(default="127.0.0.1", validation_alias="WORKER_HEALTH_HOST")
     worker_health_port: int = Field(default=8082, ge=1, le=65_535, validation_alias="WORKER_HEALTH_PORT")
+
+    @property
+    def api_key(self) -> str | None:
+        """The key itself, without the line end that a file brings."""
+        return None if self.key is None else self.key.get_secret_value().strip()
 
     @property
     def own_redis_url(self) -> str | None:

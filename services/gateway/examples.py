@@ -19,6 +19,7 @@ from shared.contracts.evaluation import Comparison, Evaluation, SeedComparison, 
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.jobs import JobPage, JobState, JobView, Progress, Stage
 from shared.contracts.kept import KeptByStudent, KeptCollection, KeptDeleted, KeptList
+from shared.contracts.keys import KeyLimits, KeyList, KeyMade, KeyView, Scope
 from shared.contracts.predictions import ClassProbability, Prediction, PredictionAnswer, Timing
 from shared.contracts.specs import (
     DistillationSpec,
@@ -293,6 +294,18 @@ KEPT_DELETED = KeptDeleted(
     datasets_removed=False,
     still_kept=False,
 )
+
+KEY = KeyView(
+    id="7c2m9qx04tbz",
+    name="shop-front",
+    owner="anna",
+    scopes=(Scope.PREDICT, Scope.JOBS),
+    created_at=_AT,
+    limits=KeyLimits(per_second=50, per_day=1_000_000),
+)
+KEY_MADE = KeyMade(**dict(KEY), key=f"imago_{KEY.id}_{'x' * 43}")
+KEY_REVOKED = KEY.model_copy(update={"revoked_at": _AT})
+KEYS = KeyList(keys=(KEY,))
 
 _TRANSFER_SET_VIEW = TransferSetView(
     digest="3f2a9c1e07d4b856" * 4,

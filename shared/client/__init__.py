@@ -17,6 +17,7 @@ from shared.client.errors import (
     GatewayError,
     GatewayRefused,
     GatewayUnreachable,
+    KeyUnusable,
 )
 from shared.client.images import Image, Predicted
 from shared.client.retries import Retries
@@ -30,6 +31,7 @@ __all__ = [
     "GatewayRefused",
     "GatewayUnreachable",
     "Image",
+    "KeyUnusable",
     "Predicted",
     "Retries",
 ]

@@ -43,12 +43,13 @@ class AsyncClient:
         timeout_s: float = 60.0,
         retries: Retries = RETRIES,
         headers: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._timeout_s = timeout_s
         self._retries = retries
         self._budget = Budget()
-        self._http = httpx.AsyncClient(transport=transport, **client_options(base_url, headers))
+        self._http = httpx.AsyncClient(transport=transport, **client_options(base_url, headers, key))
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,6 +69,7 @@ class AsyncClient:
     cancel = _method(endpoints.cancel)
     pause = _method(endpoints.pause)
     resume = _method(endpoints.resume)
+    checkpoint = _method(endpoints.checkpoint)
     report = _method(endpoints.report)
     report_markdown = _method(endpoints.report_markdown)
     report_file = _method(endpoints.report_file)
@@ -105,6 +107,11 @@ class AsyncClient:
     traffic = _method(endpoints.traffic)
     set_traffic = _method(endpoints.set_traffic)
     clear_traffic = _method(endpoints.clear_traffic)
+
+    make_key = _method(endpoints.make_key)
+    keys = _method(endpoints.keys)
+    key = _method(endpoints.key)
+    revoke_key = _method(endpoints.revoke_key)
 
     kept = _method(endpoints.kept)
     kept_collection = _method(endpoints.kept_collection)

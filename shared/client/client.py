@@ -43,6 +43,10 @@ class Client:
         timeout_s: longest silence inside one request, in seconds.
         retries: how often what is safe to repeat is tried again.
         headers: sent with every request, such as what a proxy before the gateway asks for.
+        key: an API key, where the gateway asks for one; it is never part of an error or a log.
+
+    Raises:
+        KeyUnusable: the key has characters that no key has.
     """
 
     def __init__(
@@ -53,12 +57,13 @@ class Client:
         timeout_s: float = 60.0,
         retries: Retries = RETRIES,
         headers: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._timeout_s = timeout_s
         self._retries = retries
         self._budget = Budget()
-        self._http = httpx.Client(transport=transport, **client_options(base_url, headers))
+        self._http = httpx.Client(transport=transport, **client_options(base_url, headers, key))
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +83,7 @@ class Client:
     cancel = _method(endpoints.cancel)
     pause = _method(endpoints.pause)
     resume = _method(endpoints.resume)
+    checkpoint = _method(endpoints.checkpoint)
     report = _method(endpoints.report)
     report_markdown = _method(endpoints.report_markdown)
     report_file = _method(endpoints.report_file)
@@ -95,6 +101,11 @@ class Client:
     traffic = _method(endpoints.traffic)
     set_traffic = _method(endpoints.set_traffic)
     clear_traffic = _method(endpoints.clear_traffic)
+
+    make_key = _method(endpoints.make_key)
+    keys = _method(endpoints.keys)
+    key = _method(endpoints.key)
+    revoke_key = _method(endpoints.revoke_key)
 
     kept = _method(endpoints.kept)
     kept_collection = _method(endpoints.kept_collection)

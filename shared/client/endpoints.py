@@ -21,6 +21,7 @@ from shared.contracts.findings import TeacherCheckOrder
 from shared.contracts.health import Liveness, Readiness
 from shared.contracts.jobs import JobPage, JobState, JobView
 from shared.contracts.kept import KeptCollection, KeptDeleted, KeptList
+from shared.contracts.keys import KeyList, KeyMade, KeyRequest, KeyView
 from shared.contracts.predictions import PredictionAnswer
 from shared.contracts.reports import Report
 from shared.contracts.specs import JobSpec, TeacherImportSpec, TransferSetJobSpec
@@ -96,6 +97,16 @@ def report_file(job_id: str, name: str) -> Call[bytes]:
     """Return one of the files that a report lists, such as a plot."""
     names = {"job_id": job_id, "name": name}
     return Call("GET", "/v1/jobs/{job_id}/report/files/{name}", _content, names)
+
+
+def checkpoint(job_id: str, file: BinaryIO) -> Call[int]:
+    """Write the newest checkpoint of a job's training to `file`, as safetensors; return its size in bytes.
+
+    Raises:
+        GatewayUnreachable: the answer broke off; what was written is not whole.
+        OSError: the file takes no more.
+    """
+    return _download("/v1/jobs/{job_id}/checkpoint", {"job_id": job_id}, file)
 
 
 def events(job_id: str, after: str | None) -> Call[None]:
@@ -237,6 +248,30 @@ def clear_traffic(*, revision: int | None = None) -> Call[TrafficView]:
     """Switch all of the traffic policy off; `revision` as `set_traffic` takes it."""
     headers = _if_match(revision)
     return Call("DELETE", "/v1/traffic", contract(TrafficView), headers=headers, repeatable=revision is None)
+
+
+# --- keys --------------------------------------------------------------------------------------------------
+
+
+def make_key(wanted: KeyRequest | bytes) -> Call[KeyMade]:
+    """Make a key; the answer is the only one that has it. One whose answer is lost can be revoked."""
+    body = wanted if isinstance(wanted, bytes) else wanted.model_dump_json().encode()
+    return Call("POST", "/v1/keys", contract(KeyMade), headers=_JSON, body=body)
+
+
+def keys() -> Call[KeyList]:
+    """Return all keys without their secrets, the oldest first."""
+    return Call("GET", "/v1/keys", contract(KeyList))
+
+
+def key(key_id: str) -> Call[KeyView]:
+    """Return what a key allows, and until when."""
+    return Call("GET", "/v1/keys/{key_id}", contract(KeyView), {"key_id": key_id})
+
+
+def revoke_key(key_id: str) -> Call[KeyView]:
+    """Let a key allow nothing any more."""
+    return Call("DELETE", "/v1/keys/{key_id}", contract(KeyView), {"key_id": key_id}, repeatable=True)
 
 
 # --- kept images -------------------------------------------------------------------------------------------

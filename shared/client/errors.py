@@ -71,3 +71,12 @@ class AnswerNotUnderstood(GatewayError):
     def __init__(self, url: str, *, request_id: str = "") -> None:
         super().__init__(f"{url} answered something else than its contract says")
         self.request_id = request_id
+
+
+class KeyUnusable(GatewayError):
+    """The key has spaces, line ends or other characters that no key has; which, is not told."""
+
+    remedy = "Give the key as `imago keys create` printed it, on one line and without anything beside it."
+
+    def __init__(self) -> None:
+        super().__init__("the API key has characters that no key has")

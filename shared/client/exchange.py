@@ -1,6 +1,7 @@
 """What a request looks like on the wire, and which error a refusal is."""
 
 import ipaddress
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from shared.client.bodies import Form
 from shared.client.call import Call, T
-from shared.client.errors import AnswerNotUnderstood, GatewayRefused, GatewayUnreachable
+from shared.client.errors import AnswerNotUnderstood, GatewayRefused, GatewayUnreachable, KeyUnusable
 from shared.client.retries import Attempts, Budget, Retries, reason
 from shared.contracts.problems import Problem
 
@@ -22,6 +23,7 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _CONNECT_S: Final = 5.0
 _MOST_DEADLINE_MS: Final = 3_600_000
 REQUEST_ID: Final = "X-Request-ID"
+_KEY: Final = re.compile(r"[\x21-\x7e]+")
 
 
 class Exchange:
@@ -116,11 +118,12 @@ def refusal(response: httpx.Response, request_id: str = "") -> GatewayRefused:
     )
 
 
-def client_options(base_url: str, headers: Mapping[str, str] | None) -> dict[str, Any]:
+def client_options(base_url: str, headers: Mapping[str, str] | None, key: str | None) -> dict[str, Any]:
     """Return what httpx's clients of both kinds are made with.
 
     Raises:
         GatewayUnreachable: the URL is none.
+        KeyUnusable: the key has characters that no key has.
     """
     url = base_url.rstrip("/")
     try:
@@ -129,12 +132,21 @@ def client_options(base_url: str, headers: Mapping[str, str] | None) -> dict[str
         raise GatewayUnreachable(base_url, reason(error)) from error
     return {
         "base_url": parsed,
-        "headers": dict(headers or {}),
+        "headers": dict(headers or {}) | _authorization(key),
         # No proxy stands between a machine and itself, whatever the environment says.
         "trust_env": not _is_local(url),
         # Nobody waits for a connection of this pool: who sends many requests at once says how many.
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=32),
     }
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    if key is None:
+        return {}
+    if not _KEY.fullmatch(key):
+        # Else the HTTP library would refuse it, in words that show it.
+        raise KeyUnusable
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _seconds(retry_after: str) -> float | None:

@@ -4,16 +4,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 
 @contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
-    """Serve the app under uvicorn; yield its address once it answers, and stop it in the end."""
+def served(app: ASGIApp, http: Any = "auto") -> Iterator[str]:
+    """Serve the app under uvicorn; yield its address once it answers, and stop it in the end.
+
+    `http` is the class that speaks HTTP, uvicorn's own where it is left out.
+    """
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        uvicorn.Config(app, port=0, http=http, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

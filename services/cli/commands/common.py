@@ -38,10 +38,11 @@ class Outside:
 
 def gateway_of(context: typer.Context, url: str | None) -> Client:
     """Return a client of the gateway: the one named, the one of the running stack, or the usual place."""
+    settings = shared_settings.load(CliSettings)
     if url is None:
-        stack = read_stack(shared_settings.load(CliSettings).absolute_state_dir)
+        stack = read_stack(settings.absolute_state_dir)
         url = stack.gateway_url if stack else DEFAULT_GATEWAY_URL
-    return Client(url, transport=outside(context).transport)
+    return Client(url, transport=outside(context).transport, key=settings.api_key)
 
 
 def outside(context: typer.Context) -> Outside:

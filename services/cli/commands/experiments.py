@@ -139,7 +139,7 @@ def _gateway(context: typer.Context, url: str | None, said: Console) -> Iterator
     running = read_stack(settings.absolute_state_dir) if url is None else None
     transport = outside(context).transport
     if url or running:
-        with Client(url or running.gateway_url, transport=transport) as client:  # type: ignore[union-attr]
+        with Client(url or running.gateway_url, transport=transport, key=settings.api_key) as client:  # type: ignore[union-attr]
             yield client
         return
 
@@ -148,7 +148,7 @@ def _gateway(context: typer.Context, url: str | None, said: Console) -> Iterator
 
     with Stack(settings, any_port=True, say=say) as stack:
         state = stack.start()
-        with watched(stack), Client(state.gateway_url) as client:
+        with watched(stack), Client(state.gateway_url, key=settings.api_key) as client:
             yield client
 
 

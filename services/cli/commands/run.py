@@ -66,7 +66,7 @@ def demo(
         with interruptible(), Stack(settings, any_port=True, say=say) as stack:
             state = stack.start()
             _tell_addresses(out, state)
-            with watched(stack), Client(state.gateway_url) as client:
+            with watched(stack), Client(state.gateway_url, key=settings.api_key) as client:
                 report = run_demo(client, out, stack.state_dir, settings.data_dir)
     except KeyboardInterrupt:
         say("interrupted; everything is stopped")

@@ -7,6 +7,7 @@ from services.gateway.routes import (
     health,
     jobs,
     kept,
+    keys,
     oip,
     predictions,
     reports,
@@ -30,6 +31,7 @@ ROUTERS = (
     teachers.router,
     transfer_sets.router,
     kept.router,
+    keys.router,
     datasets.router,
     health.router,
 )

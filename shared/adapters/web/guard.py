@@ -37,7 +37,7 @@ class Guard:
         self.app = app
         self._ring = ring
         self._statuses = statuses
-        self._charge = charge
+        self.charge = charge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -47,7 +47,7 @@ class Guard:
             else:
                 try:
                     scope[CALLER] = caller = self._ring.caller(authorization_of(scope))
-                    self._charge(caller, 1)
+                    self.charge(caller, 1)
                 except DistillationError as error:
                     response = refusal(error, self._statuses)
                     await response(scope, receive, send)

@@ -96,6 +96,11 @@ class KeyRing:
             raise Unauthenticated
         return found
 
+    def of(self, key_id: str) -> Caller | None:
+        """Return for whom the key of this id acts, valid still or expired; None where there is no such."""
+        entry = self._entries.get(key_id.encode())
+        return None if entry is None else entry.caller
+
     def refresh(self) -> None:
         """Take the keys as they are in the store now; this reads a file."""
         stamp = stamp_of(self._store.path)

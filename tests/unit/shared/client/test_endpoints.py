@@ -25,6 +25,7 @@ GIVEN: dict[str, Any] = {
     "spec": b"{}",
     "images": b"image",
     "policy": b"{}",
+    "wanted": b"{}",
     "file": io.BytesIO(),
     "files": {},
     "order": TeacherCheckOrder(dataset="mnist-5k"),
