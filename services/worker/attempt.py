@@ -14,7 +14,7 @@ from services.worker.memory import MemoryWatch, in_words
 from services.worker.metrics import StageWatch, WorkerMetrics
 from services.worker.protocol import EXIT_STOPPED, EXIT_WAITING, ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
-from shared.artefacts.checkpoints import words_on_last_checkpoint
+from shared.artefacts.checkpoints import last_checkpoint, words_on_last_checkpoint
 from shared.artefacts.jobs import JobFiles
 from shared.contracts.jobs import Failure, JobResult, JobState, Progress
 from shared.contracts.specs import JobSpec
@@ -232,6 +232,8 @@ class Attempt:
             # Where it was asked to leave meanwhile, too: to wait is to leave, and the store sees a cancel.
             self._count("waiting")
             return self._persist(lambda: self._store.wait(job_id, epoch, self._children))
+        if self._stop in (Stop.CANCEL, Stop.PAUSE):
+            self._tell_checkpoint()
         if self._stop is Stop.CANCEL:
             self._count("stopped")
             return self._persist(lambda: self._store.cancelled(job_id, epoch))
@@ -252,6 +254,19 @@ class Attempt:
             )
         for_lack_of_memory = status == -signal.SIGKILL and memory.kernel_killed()
         return self._give_back_dead(cause_of_death(status), for_lack_of_memory=for_lack_of_memory)
+
+    def _tell_checkpoint(self) -> None:
+        """Tell who asked for a cancel or a pause what is kept of the training, where it made any of it."""
+        job_id = self._grant.job_id
+        found = last_checkpoint(JobFiles(self._settings.store_dir / "jobs", job_id).checkpoints)
+        if found is not None:
+            epoch, step = found.state.get("epoch"), found.state.get("step")
+            self._untold.append(
+                f"kept: the training after {epoch} epochs and {step} steps, and its best weights so far, "
+                f"see GET /v1/jobs/{job_id}/checkpoint"
+            )
+            self._next_tell = 0.0
+            self._tell()
 
     def _give_back_dead(self, cause: str, *, for_lack_of_memory: bool) -> JobState | None:
         job_id, epoch, attempts = self._grant.job_id, self._grant.epoch, self._grant.attempts

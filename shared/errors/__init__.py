@@ -70,6 +70,7 @@ from shared.errors.inputs import (
     UnsupportedMediaType,
 )
 from shared.errors.missing import (
+    CheckpointNotFound,
     DatasetNotFound,
     FileNotInBundle,
     IncomingNotFound,
@@ -137,6 +138,7 @@ __all__ = [
     "BodyTooLarge",
     "CachedAnswersDiffer",
     "CannotRedistil",
+    "CheckpointNotFound",
     "ChildFailed",
     "ClassMismatch",
     "Conflict",

@@ -120,6 +120,16 @@ class FileNotInBundle(NotFound):
         self.name = name
 
 
+class CheckpointNotFound(NotFound):
+    """A job has made no checkpoint."""
+
+    remedy = "Its training makes one every WORKER_CHECKPOINT_S seconds, and when it is cancelled or paused."
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id!r} has no checkpoint")
+        self.job_id = job_id
+
+
 class ReportNotReady(NotFound):
     """A job has no report yet, or never will."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from shared.adapters.dispatch import CeleryDispatcher
 from shared.adapters.redis_jobs import RedisJobStore
+from shared.artefacts.checkpoints import last_checkpoint
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.evaluation import Verdict
@@ -16,6 +17,7 @@ from shared.contracts.reports import DistillationReport
 from shared.contracts.specs import DistillationSpec, JobSpec, TeacherSpec
 from shared.contracts.training import Budget, Objective, Regularisation, StudentSpec, TransferSetSpec
 from shared.jobs.service import new_job_id
+from shared.models.checkpoints import read_tensors
 from tests.support.teachers import teacher_process
 from tests.support.worker_process import WorkerProcess, eventually
 
@@ -38,6 +40,12 @@ STUDENT = DistillationSpec(
     budget=Budget(epochs=3),
     seeds=(0, 1),
 )
+
+
+INTERRUPTED = TEACHER.model_copy(
+    update={"budget": Budget(epochs=25), "architecture": Mlp(hidden_units=(256,))}
+)
+_undisturbed: list[str] = []
 
 
 class Place:
@@ -97,6 +105,15 @@ def weights_of(place: Place) -> str:
     ).hexdigest()
 
 
+def undisturbed_weights(place: Place) -> str:
+    """Return those of `INTERRUPTED` without an interruption; found out once for all tests of a process."""
+    if not _undisturbed:
+        job = place.final(place.submit(INTERRUPTED))
+        assert job.state is JobState.SUCCEEDED, job.failure
+        _undisturbed.append(weights_of(place))
+    return _undisturbed[0]
+
+
 def interrupt_by_kill(place: Place, job_id: str) -> None:
     place.workers[-1].kill()
     place.start_worker()
@@ -108,17 +125,22 @@ def interrupt_by_sigterm(place: Place, job_id: str) -> None:
     place.start_worker()
 
 
-@pytest.mark.parametrize("interrupt", [interrupt_by_kill, interrupt_by_sigterm])
+def interrupt_by_pause(place: Place, job_id: str) -> None:
+    place.jobs.request_pause(job_id)
+    eventually(lambda: place.jobs.get(job_id).state is JobState.PAUSED, 10, "the job is paused")
+    assert place.workers[-1].children() == []
+    assert place.jobs.get(job_id).attempts == 0
+    place.jobs.resume(job_id)
+
+
+@pytest.mark.parametrize("interrupt", [interrupt_by_kill, interrupt_by_sigterm, interrupt_by_pause])
 def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
     place: Place, interrupt: Callable[[Place, str], None]
 ):
-    spec = TEACHER.model_copy(update={"budget": Budget(epochs=25), "architecture": Mlp(hidden_units=(256,))})
     place.start_worker()
-    undisturbed = place.final(place.submit(spec))
-    assert undisturbed.state is JobState.SUCCEEDED, undisturbed.failure
-    expected = weights_of(place)
+    expected = undisturbed_weights(place)
 
-    job_id = place.submit(spec)
+    job_id = place.submit(INTERRUPTED)
     eventually(lambda: place.epochs_done(job_id) >= 5, 60, "five epochs are done")
     interrupt(place, job_id)
     resumed = place.final(job_id)
@@ -207,3 +229,10 @@ def test_a_training_is_cancelled_within_five_seconds(place: Place):
     place.jobs.request_cancel(job_id)
     eventually(lambda: place.jobs.get(job_id).state is JobState.CANCELLED, 5, "cancelled")
     assert not place.workers[-1].children()
+    # What it had learned is kept, and told.
+    kept = last_checkpoint(place.artefacts.job(job_id).checkpoints)
+    assert kept is not None
+    best = [name for name in read_tensors(kept.weights) if name.startswith("0/best/")]
+    assert best
+    notes = [event.data["text"] for event in place.jobs.events(job_id) if event.kind == "note"]
+    assert notes[-1].startswith(f"kept: the training after {kept.state['epoch']} epochs")

@@ -138,6 +138,8 @@ class FakeGateway:
                     return self.problem(409, "job-not-paused", f"job {job_id!r} is not paused", "Pause it.")
                 self.jobs[job_id] = self.jobs[job_id].model_copy(update={"state": JobState.QUEUED})
                 return _json(self.jobs[job_id])
+            case ("GET", "jobs", _, "checkpoint"):
+                return httpx.Response(200, content=b"weights")
             case ("GET", "jobs", job_id, "report"):
                 spec = self.jobs[job_id].spec
                 if isinstance(spec, TeacherImportSpec | TeacherCheckSpec):

@@ -1,4 +1,4 @@
-"""`imago jobs`: submit, show, watch, list, cancel, pause, resume, report."""
+"""`imago jobs`: submit, show, watch, list, cancel, pause, resume, report, checkpoint."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import typer
 
 from services.cli import watch as watching
 from services.cli.commands.common import GatewayOption, JsonOption, console, emit, gateway_of, table
-from services.cli.commands.report import report
+from services.cli.commands.report import checkpoint, report
 from services.cli.errors import CommandFailed
 from shared.client import Client
 from shared.contracts.jobs import JobState, JobView
@@ -165,6 +165,7 @@ def resume(
 
 
 app.command()(report)
+app.command()(checkpoint)
 
 
 def watch_to_end(client: Client, job: JobView, as_json: bool) -> None:

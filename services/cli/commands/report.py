@@ -1,5 +1,6 @@
-"""`imago jobs report`: print the report of a finished job, or fetch all its files."""
+"""`imago jobs report` and `imago jobs checkpoint`: print or fetch what a job leaves."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,28 @@ def report(
         else:
             for path in paths:
                 typer.echo(path)
+
+
+def checkpoint(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where it goes, as safetensors.")],
+    gateway: GatewayOption = None,
+) -> None:
+    """Fetch the newest checkpoint of a job's training, cancelled or not, with its best weights so far."""
+    aside = out.with_name(f".{out.name}.part")
+    try:
+        with gateway_of(context, gateway) as client, aside.open("wb") as file:
+            size_bytes = client.checkpoint(job, file)
+        aside.replace(out)
+    except OSError as error:
+        raise CommandFailed(
+            "file-not-writable", f"{out}: {error.strerror}", "Name a file in a folder that can be written."
+        ) from error
+    finally:
+        with suppress(OSError):  # renamed, or never made
+            aside.unlink()
+    typer.echo(f"{out} ({size_bytes:,} bytes)")
 
 
 def save_report(client: Client, job_id: str, directory: Path) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""Jobs: submit, look, list, cancel, pause, resume. `events.py` streams what happens, `reports.py` is the end."""
+"""Jobs: submit, look, list, cancel, pause, resume. `events.py` streams them, `reports.py` has their reports."""
 
 from typing import Annotated
 

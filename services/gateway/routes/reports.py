@@ -1,22 +1,31 @@
-"""Reports of jobs: as JSON or Markdown, and their files one by one, the plots among them."""
+"""What jobs leave: their reports, as JSON or Markdown with plots, and their newest checkpoints."""
 
+import os
 import re
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, StreamingResponse
 
 from services.gateway.errors import STATUSES
 from services.gateway.state import CallerDep, GatewayDep
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs
+from shared.artefacts.checkpoints import last_checkpoint
 from shared.contracts.jobs import JobView
 from shared.contracts.keys import Scope
 from shared.contracts.reports import Plot, Report, file_names
 from shared.contracts.specs import MADE_BY
-from shared.errors import FileNotInBundle, JobNotFound, JobStoreUnavailable, NotAcceptable, ReportNotReady
+from shared.errors import (
+    CheckpointNotFound,
+    FileNotInBundle,
+    JobNotFound,
+    JobStoreUnavailable,
+    NotAcceptable,
+    ReportNotReady,
+)
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[needs(Scope.JOBS)])
 
@@ -70,6 +79,44 @@ def report_file(job_id: str, name: str, gateway: GatewayDep, caller: CallerDep) 
         raise FileNotInBundle(f"the report of job {job.id!r}", name, known)
     path = files.directory / name
     return FileResponse(path, media_type=_MEDIA_TYPES[path.suffix])
+
+
+@router.get(
+    "/{job_id}/checkpoint",
+    summary="The newest checkpoint of a job's training",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        **documented(STATUSES, JobNotFound, CheckpointNotFound, JobStoreUnavailable),
+    },
+)
+def checkpoint(job_id: str, gateway: GatewayDep, caller: CallerDep) -> StreamingResponse:
+    """Return it as safetensors, all nets in one file; a cancelled, paused or failed job keeps it.
+
+    `<net>/best/<name>` are a net's weights in its best epoch so far, `<net>/tensors/<name>` those of its
+    last step; the rest is what training goes on from. Nets are counted from 0, in the order of training.
+    """
+    job = gateway.jobs.get(job_id, caller.confined_to)
+    found = last_checkpoint(gateway.store.job(job.id).checkpoints)
+    if found is None:
+        raise CheckpointNotFound(job.id)
+    try:
+        # Opened at once: a job that runs replaces it by a newer one.
+        file = found.weights.open("rb")
+    except FileNotFoundError:
+        raise CheckpointNotFound(job.id) from None
+    name = f"{job.id}-{found.name.replace('/', '-')}.safetensors"
+    headers = {
+        "Content-Length": str(os.fstat(file.fileno()).st_size),
+        "Content-Disposition": f'attachment; filename="{name}"',
+    }
+    return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(1 << 20):
+            yield chunk
 
 
 def _no_report(job: JobView) -> ReportNotReady:

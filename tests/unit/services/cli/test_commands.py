@@ -126,6 +126,16 @@ def test_a_job_is_paused_and_resumed_and_told_so(imago: Imago, gateway: FakeGate
     assert "not paused" in left.err
 
 
+def test_a_checkpoint_is_fetched_whole_or_not_at_all(imago: Imago, gateway: FakeGateway, tmp_path: Path):
+    gateway.add_job(**SPEC.model_dump())
+    out = tmp_path / "kept.safetensors"
+    assert imago("jobs", "checkpoint", "j-0", "--out", str(out)).status == 0
+    assert out.read_bytes() == b"weights"
+    left = imago("jobs", "checkpoint", "j-nobodys", "--out", str(tmp_path / "other"))
+    assert (left.status, "j-nobodys" in left.err) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.safetensors"]
+
+
 def test_a_comparison_is_told_in_words_and_what_was_not_seen_is_left_out(imago: Imago):
     text = imago("students", "compare", VERSION).out
     assert "another class than mnist-student-ffffff for 15 of 1,000 images (1.50%" in text

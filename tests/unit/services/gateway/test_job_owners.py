@@ -49,6 +49,7 @@ def test_a_job_belongs_to_whoever_submitted_it(gateway, as_):
         ("GET", "/events"),
         ("GET", "/report"),
         ("GET", "/report/files/report.json"),
+        ("GET", "/checkpoint"),
     ],
 )
 def test_anothers_job_is_not_found_and_neither_is_nobodys(gateway, as_, method, path):

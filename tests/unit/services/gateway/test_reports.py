@@ -1,7 +1,8 @@
-"""A report's files one by one."""
+"""A report's files one by one, and the newest checkpoint."""
 
 import pytest
 
+from shared.artefacts.checkpoints import CheckpointFolder
 from shared.contracts.jobs import JobResult
 from shared.contracts.specs import SweepSpec, SweepTrialsSpec
 from tests.support.gateway_in_process import refused
@@ -78,3 +79,27 @@ def test_the_report_of_a_part_of_a_job_is_to_be_read_at_its_parent(gateway, job:
         problem = refused(gateway.client.get(f"/v1/jobs/{job}-000/{path}"), 404, "report-not-ready")
         assert job in problem["detail"]
         assert f"GET /v1/jobs/{job}/report" in problem["remedy"]
+
+
+# --- the checkpoint ----------------------------------------------------------------------------------------
+
+
+def test_the_newest_checkpoint_of_a_cancelled_job_is_served_whole(gateway, job):
+    refused(gateway.client.get(f"/v1/jobs/{job}/checkpoint"), 404, "checkpoint-not-found")
+    folder = CheckpointFolder(gateway.store.job(job).checkpoints / "training")
+    folder.save({"epoch": 1}, b"older weights")
+    folder.save({"epoch": 2}, b"newer weights")
+    gateway.client.post(f"/v1/jobs/{job}/cancel")
+    answer = gateway.client.get(f"/v1/jobs/{job}/checkpoint")
+    assert (answer.status_code, answer.content) == (200, b"newer weights")
+    assert answer.headers["Content-Length"] == "13"
+    assert f"{job}-training-00000002.safetensors" in answer.headers["Content-Disposition"]
+
+
+def test_a_checkpoint_that_is_damaged_gives_way_to_the_one_before(gateway, job):
+    folder = CheckpointFolder(gateway.store.job(job).checkpoints / "training")
+    for number in (1, 2):
+        folder.save({"epoch": number}, f"weights {number}".encode())
+    newest = folder.newest()
+    newest.weights.write_bytes(b"damaged")
+    assert gateway.client.get(f"/v1/jobs/{job}/checkpoint").content == b"weights 1"
