@@ -5,7 +5,6 @@ the notes of a hub folder are to be left out. Members are written one by one, co
 """
 
 import errno
-import re
 import stat
 import struct
 import zipfile
@@ -14,10 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from shared.artefacts.model_files import FilesKind, checked_name
+from shared.artefacts.zips import is_safe_name, opened_zip
 from shared.errors import BodyTooLarge, InvalidModelFiles, PickleRefused
 
 _MOST_MEMBERS: Final = 256
 _PIECE_BYTES: Final = 2**20
+"""Of a file that is read at once, and of the directory of a zip: 256 members take a tenth of it."""
+_RATIO: Final = 100
+"""Largest quotient of unpacked and packed size; weights hardly shrink at all."""
+_SMALL_BYTES: Final = 2**20
+"""Which may be packed as tightly as they like: texts."""
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGE: Final = (
     zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError, RuntimeError, ValueError,
@@ -39,15 +44,16 @@ def unpack_model(archive: Path, directory: Path, kind: FilesKind, most_bytes: in
 
     Raises:
         PickleRefused: a member is a pickle by its name, or the zip is one that `torch.save` wrote.
-        InvalidModelFiles: no zip, damaged, encrypted, with links, or with a file that is not of the kind.
+        InvalidModelFiles: no zip, damaged, encrypted, with links, with names that lead out of a folder, with
+            a file that is not of the kind, or packed more tightly than weights can be.
         BodyTooLarge: there is more in it than `most_bytes`.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with opened_zip(archive, largest_piece=_PIECE_BYTES) as opened:
             members = _members(opened.infolist(), kind)
-            left = most_bytes
+            budget = _Budget(most_bytes, max(_SMALL_BYTES, _RATIO * archive.stat().st_size))
             for name, info in members.items():
-                left -= _write(opened, info, directory / name, left, most_bytes)
+                _write(opened, info, directory / name, budget)
     except _DAMAGE as error:
         raise InvalidModelFiles("the zip is none, or it is damaged") from error
     except OSError as error:
@@ -61,8 +67,10 @@ def _members(infos: list[zipfile.ZipInfo], kind: FilesKind) -> dict[str, zipfile
     """Return the files by the name each is to have; of a member's own path only the last part is used."""
     if len(infos) > _MOST_MEMBERS:
         raise InvalidModelFiles(f"the zip has {len(infos):,} members, {_MOST_MEMBERS} are allowed")
-    # `is_dir` does not stand an empty name.
-    files = [info for info in infos if not re.search(r"/$|^__MACOSX/", info.filename)]
+    for info in infos:
+        if not is_safe_name(info):
+            raise InvalidModelFiles("the zip has a member whose name leads out of a folder, or nowhere")
+    files = [info for info in infos if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
     if any(info.filename.endswith("data.pkl") for info in files):
         raise PickleRefused("the zip", "torch.save wrote it, around a pickle")
     folders = {info.filename.rpartition("/")[0] for info in files}
@@ -81,13 +89,25 @@ def _members(infos: list[zipfile.ZipInfo], kind: FilesKind) -> dict[str, zipfile
     return members
 
 
-def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, left: int, most_bytes: int) -> int:
-    """Write one member; return how many bytes it had, which may be other than the zip says."""
-    written = 0
+class _Budget:
+    """Counts what was really unpacked, whatever the zip says of itself."""
+
+    def __init__(self, most_bytes: int, packed_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._packed_bytes = packed_bytes
+        self._spent = 0
+
+    def spend(self, size_bytes: int) -> None:
+        self._spent += size_bytes
+        if self._spent > self._most_bytes:
+            raise BodyTooLarge(self._most_bytes)
+        if self._spent > self._packed_bytes:
+            raise InvalidModelFiles(f"the zip unpacks to more than {_RATIO} times its size")
+
+
+def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, budget: _Budget) -> None:
+    """Write one member, which may have more bytes than the zip says."""
     with archive.open(info) as packed, path.open("xb") as file:
         while piece := packed.read(_PIECE_BYTES):
-            written += len(piece)
-            if written > left:
-                raise BodyTooLarge(most_bytes)
+            budget.spend(len(piece))
             file.write(piece)
-    return written

@@ -43,8 +43,9 @@ _SHARD: Final = re.compile(r"model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 _PICKLES: Final = re.compile(r"\.(pt|pth|bin|ckpt|pkl|pickle|joblib|npy|npz|mar|dill)$", re.IGNORECASE)
 _PICKLE_PROTOCOLS: Final = (2, 3, 4, 5)
 
-LARGEST_TEXT_BYTES: Final = 16 * 2**20
-_LARGEST_HEADER_BYTES: Final = 16 * 2**20
+LARGEST_TEXT_BYTES: Final = 4 * 2**20
+_LARGEST_HEADER_BYTES: Final = 2**20
+"""About 100 bytes a tensor. What is parsed takes up to twenty times the memory of its text."""
 _LARGEST_GRAPH_BYTES: Final = 2**31 - 1
 """Protobuf's own limit of a message."""
 _MOST_DIMENSIONS: Final = 16

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shared.artefacts.zips import is_safe_name, opened_zip
 from shared.datasets.assemble import Example
 from shared.datasets.limits import UploadLimits
 from shared.errors import ImageTooLarge, InvalidDataset
@@ -35,9 +36,9 @@ SPLIT_FOLDERS: Final = {
 _IGNORED: Final = re.compile(r"(^|/)(__MACOSX/|\.|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 _NOTES: Final = re.compile(r"^[^/]*(\.(txt|md|json|csv|ya?ml)|README|LICEN[CS]E)$", re.IGNORECASE)
 _ARCHIVES: Final = re.compile(r"\.(zip|tar|gz|tgz|bz2|xz|zst|7z|rar|jar|whl)$", re.IGNORECASE)
-_UNSAFE: Final = re.compile(r"^/|^[A-Za-z]:|(^|/)\.\.?(/|$)|//|[\x00-\x1f\x7f]")
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_LONGEST_NAME: Final = 512
+_ENTRY_BYTES: Final = 640
+"""Of the directory for each member that there may be: 46 and its name, which is of 512 bytes at most."""
 # What zipfile raises on damaged archives, found by trying thousands of them.
 _DAMAGE: Final = (
     zipfile.BadZipFile,
@@ -69,7 +70,8 @@ def read_zip(path: Path, name: str, limits: UploadLimits) -> Iterator[Example]:
         ImageTooLarge: an image is over the limit in bytes.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        largest = max(limits.images.size_bytes + 1, limits.members * _ENTRY_BYTES)
+        with opened_zip(path, largest_piece=largest) as archive:
             members = _without_common_folder(_checked(archive.infolist(), name, limits))
             budget = _Budget(limits, path.stat().st_size, name)
             for member, split, label in _placed(members):
@@ -90,8 +92,7 @@ def _checked(infos: list[zipfile.ZipInfo], name: str, limits: UploadLimits) -> l
         if not path and info.is_dir():
             continue
         path = path.removesuffix("/")
-        # The original name may go on after a zero byte, which hides from us what another reader would see.
-        if _UNSAFE.search(path) or "\0" in info.orig_filename or not path or len(path) > _LONGEST_NAME:
+        if not is_safe_name(info):
             raise InvalidDataset(f"{name} has a member with an unsafe name: {info.filename[:100]!r}")
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

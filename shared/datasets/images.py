@@ -87,6 +87,8 @@ def decode_image(data: bytes, limits: ImageLimits, *, file: str | None = None) -
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, data, limits, file)
             image.load()
+            if image.mode in ("P", "PA") and image.palette is None:
+                raise InvalidImage("the image has no palette", file=file)
             turn = _UPRIGHT.get(orientation(image.info.get("exif")))
             return image if turn is None else image.transpose(turn)
     except (InvalidImage, ImageTooLarge, MemoryError):

@@ -3,23 +3,20 @@
 import asyncio
 import io
 import json
-import os
 import random
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from safetensors.numpy import save
 
-from shared.datasets.images import ImageLimits, decode_image
-from shared.errors import DistillationError
 from tests.chaos.hostile_images import DEFUSED, bombs, mutants, png
+from tests.chaos.hostile_memory import most_memory
 from tests.chaos.hostile_targets import Target, hostile_gateway
 from tests.support.gateway_in_process import image_file
 from tests.support.teachers import publish, random_images, start_teacher, stop
@@ -220,9 +217,9 @@ def test_bombs_are_refused_in_little_memory_and_time(
 
 
 def test_bombs_take_no_memory_while_they_are_looked_at(told: Callable[..., None]):
-    taken = most_memory(png(4_900, 4_900))
+    grown = most_memory(bombs() | {"as large as can be": png(4_900, 4_900)})
+    taken = grown.pop("as large as can be")
     assert taken[0] > 20, "the measure does not see what a large image takes"
-    grown = {name: most_memory(data) for name, data in bombs().items()}
     worst = max(mib for mib, _ in grown.values())
     codes = {code for name, (_, code) in grown.items() if name != DEFUSED}
     told(
@@ -232,38 +229,6 @@ def test_bombs_take_no_memory_while_they_are_looked_at(told: Callable[..., None]
         "+ < 64 MiB, each refused",
         held=worst < 64 and codes <= {"image-too-large", "invalid-image"},
     )
-
-
-def most_memory(data: bytes) -> tuple[float, str]:
-    """Return by how many MiB a fresh process grows while it decodes, at the most, and what comes of it.
-
-    The kernel counts the most that a process ever had, so each image is looked at by one of its own.
-    """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        code = "taken"
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _most_rss()
-        try:
-            decode_image(data, ImageLimits())
-        except DistillationError as error:
-            code = error.code
-        except BaseException as error:  # noqa: BLE001 - the parent looks at it
-            code = repr(error)
-        os.write(writer, f"{_most_rss() - before} {code}".encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        kib, _, code = pipe.read().decode().partition(" ")
-    os.waitpid(child, 0)
-    return int(kib) / 1024, code
-
-
-def _most_rss() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def test_bombs_inside_a_dataset_are_refused_with_their_name(

@@ -19,6 +19,7 @@ from shared.artefacts.store import ArtefactStore
 from shared.errors import MalformedBody
 
 _MOST_FILES = 64
+_MOST_FIELDS = 16
 _MOST_FIELD_BYTES = 1024
 _WRITE_BYTES = 2**20
 _KEPT_S = 24 * 3600.0
@@ -76,7 +77,7 @@ async def take_in(
         name_of: names each file before a byte of it is written; without it they are numbered.
 
     Raises:
-        MalformedBody: it is no multipart, or has too many files, or a field that is too long.
+        MalformedBody: it is no multipart, or has too many files or fields, or a field that is too long.
         BodyTooLarge: raised by the boundary while the body is read.
     """
     upload = Upload()
@@ -102,6 +103,8 @@ async def take_in(
                 value.clear()
         elif target is not None:
             await asyncio.to_thread(_append, target, bytes(value))
+        elif len(upload.fields) == _MOST_FIELDS:
+            raise MalformedBody(f"one upload may carry {_MOST_FIELDS} fields beside its files")
         else:
             upload.fields[name] = value.decode("utf-8", "replace")
     return upload

@@ -20,7 +20,7 @@ def zipped(files: dict[str, bytes], packing: int = zipfile.ZIP_DEFLATED) -> byte
     return out.getvalue()
 
 
-def unpack(tmp_path: Path, data: bytes, most_bytes: int = 10**6) -> dict[str, bytes]:
+def unpack(tmp_path: Path, data: bytes, most_bytes: int = 10**7) -> dict[str, bytes]:
     archive, directory = tmp_path / "upload.zip", tmp_path / "into"
     archive.write_bytes(data)
     directory.mkdir()
@@ -29,7 +29,7 @@ def unpack(tmp_path: Path, data: bytes, most_bytes: int = 10**6) -> dict[str, by
     }
 
 
-@pytest.mark.parametrize("folder", ["", "vit/", "../../up/"])
+@pytest.mark.parametrize("folder", ["", "vit/", "./a b/c/"])
 def test_files_come_out_of_the_one_folder_that_holds_them(tmp_path: Path, folder: str):
     found = unpack(tmp_path, zipped({f"{folder}config.json": b"{}", f"{folder}model.safetensors": WEIGHTS}))
     assert found == {"config.json": b"{}", "model.safetensors": WEIGHTS}
@@ -67,6 +67,9 @@ BAD = {
     "a name in two folders": (zipped({"a/config.json": b"{}", "b/config.json": b"{}"}), InvalidModelFiles),
     "a link": (link(), InvalidModelFiles),
     "another packing": (zipped({"config.json": b"{}" * 99}, zipfile.ZIP_BZIP2), InvalidModelFiles),
+    "a way out": (zipped({"../../up/config.json": b"{}"}), InvalidModelFiles),
+    "a bomb": (zipped({"model.safetensors": bytes(3 * 2**20)}), InvalidModelFiles),
+    "a directory of a million": (zipped({f"{i:0500}": b"" for i in range(3_000)}), InvalidModelFiles),
     "too many members": (zipped({f"{i}.json": b"{}" for i in range(300)}), InvalidModelFiles),
 }
 

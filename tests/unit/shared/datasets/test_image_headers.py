@@ -1,12 +1,14 @@
 import io
 import time
+import zlib
 
 import pytest
 from PIL import Image, ImageOps
 
 from shared.datasets.image_headers import ImageHeader, orientation, read_header
 from shared.datasets.images import ImageLimits, decode_image
-from tests.chaos.hostile_images import bombs, seeds
+from shared.errors import InvalidImage
+from tests.chaos.hostile_images import bombs, png, seeds
 
 
 @pytest.mark.parametrize("number", range(len(seeds())))
@@ -46,6 +48,15 @@ def test_images_are_turned_as_pillow_turns_them(format: str, turned: int):
         expected = ImageOps.exif_transpose(opened)
     found = decode_image(out.getvalue(), ImageLimits())
     assert (found.size, found.tobytes()) == (expected.size, expected.tobytes())
+
+
+def test_an_image_of_colours_without_a_palette_is_refused():
+    """Found by mutation: Pillow decodes it and then asserts that it has one."""
+    whole = png(28, 28)
+    header = b"IHDR" + whole[16:24] + bytes([8, 3, 0, 0, 0])
+    data = whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:]
+    with pytest.raises(InvalidImage, match="palette"):
+        decode_image(data, ImageLimits())
 
 
 @pytest.mark.parametrize("order", [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0",
