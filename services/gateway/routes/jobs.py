@@ -1,4 +1,4 @@
-"""Jobs: submit, look, list, cancel, pause, resume. `events.py` streams them, `reports.py` has their reports."""
+"""Jobs: submit, look, list, cancel, pause, resume. `events.py` streams one, `reports.py` has its report."""
 
 from typing import Annotated
 
