@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.adapters.oip_hosts import AllowedHosts
@@ -12,6 +12,18 @@ from shared.adapters.oip_hosts import AllowedHosts
 
 def _hosts(value: object) -> object:
     return AllowedHosts.of(value) if isinstance(value, str) else value
+
+
+def _read_key(path: Path) -> str:
+    """Return the key that a file holds; ValueError, which never has the key in it, where it holds none."""
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+        raise ValueError(f"the file cannot be read: {reason}") from None
+    if not key or not key.isprintable() or " " in key:
+        raise ValueError("the file must hold one key, on one line")
+    return key
 
 
 class CommonSettings(BaseSettings):
@@ -38,6 +50,8 @@ class CommonSettings(BaseSettings):
         pattern=r"^https?://[^\s,]+(\s*,\s*https?://[^\s,]+)*$",
     )
     """Replicas of the teacher service: one address or several, by commas; a name may stand for several."""
+    teacher_key_file: Path | None = Field(default=None, validation_alias="TEACHER_KEY_FILE")
+    """A file with the key that the teacher service is asked with."""
     oip_hosts: Annotated[AllowedHosts, NoDecode, BeforeValidator(_hosts)] = Field(
         default=AllowedHosts(), validation_alias="TEACHER_OIP_HOSTS"
     )
@@ -49,6 +63,18 @@ class CommonSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", validation_alias="LOG_LEVEL"
     )
+
+    @field_validator("teacher_key_file")
+    @classmethod
+    def _is_there(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            _read_key(path)
+        return path
+
+    @property
+    def teacher_key(self) -> str | None:
+        """The key that the teacher service is asked with, as its file has it now; None where none is named."""
+        return None if self.teacher_key_file is None else _read_key(self.teacher_key_file)
 
     @property
     def store_dir(self) -> Path:

@@ -139,6 +139,7 @@ def create_api(
         traffic,
         live,
         teacher_urls=settings.teacher_url,
+        teacher_key=settings.teacher_key,
         differ=lambda student, pixels: keeper.offer(student, pixels, "disagreed"),
     )
     traffic.on_change.append(shadow.follow)
@@ -161,7 +162,9 @@ def create_api(
         draining=Draining(),
         batches=batches,
         counting=counting,
-        escalations=Escalations(TeacherAsker(settings.teacher_url), lambda: traffic.policy),
+        escalations=Escalations(
+            TeacherAsker(settings.teacher_url, key=settings.teacher_key), lambda: traffic.policy
+        ),
         heavy=CapacityLimiter(settings.decode_threads),
         streams=CapacityLimiter(_STREAM_THREADS),
         uploads=CapacityLimiter(settings.max_uploads),

@@ -13,19 +13,28 @@ from starlette.types import ASGIApp
 from services.teacher import routes
 from services.teacher.batchers import Batchers
 from services.teacher.batching import Limits
+from services.teacher.budgets import Budgets
 from services.teacher.cuda import Cuda
 from services.teacher.device import Cpu, TeacherDevice, device_name
 from services.teacher.errors import STATUSES
+from services.teacher.ledger import Ledger
 from services.teacher.models import Teachers
 from services.teacher.parts import Parts
 from services.teacher.settings import TeacherSettings
 from shared.adapters.web import openapi, problems
 from shared.adapters.web.boundary import Boundary
+from shared.adapters.web.guard import Guard
+from shared.adapters.web.keyring import KeyRing
+from shared.adapters.web.starting import ring_of
+from shared.artefacts.keys import KeyStore
 from shared.artefacts.store import ArtefactStore
 from shared.models.devices import torch_device
 from shared.settings import load
 
 log = logging.getLogger(__name__)
+
+_KEYS_EVERY_S = 0.5
+"""How often it is looked whether keys were made or revoked."""
 
 DESCRIPTION = """
 Answers what a cumbersome model says of images: logits softened by a temperature T, softmax(z/T) on request.
@@ -39,11 +48,15 @@ def from_environment() -> ASGIApp:
 
 
 def create_app(settings: TeacherSettings) -> ASGIApp:
-    """Return the service behind its boundary: request ids, body limits, metrics, a last answer."""
-    return Boundary(create_api(settings), limit_bytes=settings.max_body_bytes)
+    """Return the service behind its boundary (ids, body limits, metrics, a last answer) and its guard."""
+    ring = ring_of(settings)
+    served: ASGIApp = create_api(settings, ring)
+    if ring is not None:
+        served = Guard(served, ring, STATUSES, lambda _caller, _requests: None)
+    return Boundary(served, limit_bytes=settings.max_body_bytes)
 
 
-def create_api(settings: TeacherSettings) -> FastAPI:
+def create_api(settings: TeacherSettings, ring: KeyRing | None = None) -> FastAPI:
     """Return the routes; the lifespan makes what they need, in `app.state.parts`."""
 
     @asynccontextmanager
@@ -63,20 +76,25 @@ def create_api(settings: TeacherSettings) -> FastAPI:
                 probe_every_s=settings.oip_probe_s,
             ),
             batchers=Batchers(_device(where, settings), _limits(settings)),
+            budgets=_budgets(settings, ring),
             limiters={
                 "interactive": anyio.CapacityLimiter(settings.decode_threads),
                 "bulk": anyio.CapacityLimiter(settings.decode_threads),
             },
         )
-        warming = asyncio.create_task(parts.warm_up())
+        tasks = [asyncio.create_task(parts.warm_up())]
+        if ring is not None:
+            tasks.append(asyncio.create_task(ring.watch(_KEYS_EVERY_S)))
         log.info("started", extra={"device": device_name(where)})
         try:
             yield
         finally:
-            warming.cancel()
-            with suppress(asyncio.CancelledError):
-                await warming
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await parts.batchers.close()
+            await parts.budgets.close()
             log.info("stopped")
 
     app = FastAPI(
@@ -91,6 +109,12 @@ def create_api(settings: TeacherSettings) -> FastAPI:
     problems.install(app, STATUSES)
     openapi.install(app)
     return app
+
+
+def _budgets(settings: TeacherSettings, ring: KeyRing | None) -> Budgets:
+    if ring is None:
+        return Budgets()
+    return Budgets(ring, KeyStore(settings.store_dir), Ledger(settings.ledger_path))
 
 
 def _device(where: torch.device, settings: TeacherSettings) -> TeacherDevice:

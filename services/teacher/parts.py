@@ -11,6 +11,7 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from services.teacher.batchers import Batchers
+from services.teacher.budgets import Budgets
 from services.teacher.device import black, device_name
 from services.teacher.models import Teachers
 from services.teacher.settings import TeacherSettings
@@ -33,6 +34,7 @@ class Parts:
     settings: TeacherSettings
     teachers: Teachers
     batchers: Batchers
+    budgets: Budgets
     limiters: Mapping[Lane, anyio.CapacityLimiter]
     """Of what blocks (files, decoding, encoding) and so happens off the event loop; bulk takes no place from
     interactive requests."""

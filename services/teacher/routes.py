@@ -24,10 +24,15 @@ from services.teacher.parts import PartsDep
 from shared import errors
 from shared.adapters.content_digest import HEADER as CONTENT_DIGEST
 from shared.adapters.content_digest import content_digest
+from shared.adapters.web.access import caller_of
 from shared.adapters.web.metrics import exposition
 from shared.adapters.web.problems import documented
+from shared.adapters.web.scopes import needs
 from shared.contracts.base import Contract, refuse
+from shared.contracts.budgets import BudgetList
+from shared.contracts.keys import Scope
 from shared.contracts.teachers import (
+    ACCOUNT_HEADER,
     DEADLINE_HEADER,
     DIGEST_HEADER,
     LANE_HEADER,
@@ -43,10 +48,13 @@ from shared.contracts.teachers import (
 TAGS: Final = [
     {"name": "soft targets", "description": "Softened logits of a teacher for a batch of images."},
     {"name": "teachers", "description": "The teachers that answer. New ones appear by themselves."},
+    {"name": "budgets", "description": "How much of what they may ask teachers keys have asked."},
     {"name": "health", "description": "For whoever runs the service."},
 ]
 
 router = APIRouter()
+
+_STRANGERS: Final = (errors.Unauthenticated, errors.ScopeMissing)
 
 T = TypeVar("T")
 
@@ -105,6 +113,14 @@ BodyDigest = Annotated[
         "`body-damaged`",
     ),
 ]
+Account = Annotated[
+    str | None,
+    Header(
+        alias=ACCOUNT_HEADER,
+        description="Id of the key on whose budget the images go, for administrators; left out, the caller's",
+        pattern="^[a-z0-9]{12}$",
+    ),
+]
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 """OpenAPI knows the answer's media types from the responses, and wants no parameter of this name."""
 
@@ -114,6 +130,7 @@ Accept = Annotated[str | None, Header(include_in_schema=False)]
     operation_id="ask_soft_targets",
     tags=["soft targets"],
     summary="Ask for softened logits",
+    dependencies=[needs(Scope.TEACH)],
     response_class=Response,
     responses={
         **documented(
@@ -130,6 +147,9 @@ Accept = Annotated[str | None, Header(include_in_schema=False)]
             errors.TooManyImages,
             errors.UnsupportedMediaType,
             errors.NotAcceptable,
+            *_STRANGERS,
+            errors.TeacherBudgetSpent,
+            errors.KeyNotFound,
             errors.TeacherNotFound,
             errors.TeacherChanged,
             errors.QueueFull,
@@ -163,6 +183,7 @@ async def ask_soft_targets(
     lane_wanted: LaneWanted = None,
     deadline_ms: DeadlineMs = None,
     body_digest: BodyDigest = None,
+    account: Account = None,
     accept: Accept = None,
 ) -> Response:
     """Answer z/T, rows with zero mean, for one image or many.
@@ -171,6 +192,7 @@ async def ask_soft_targets(
     body with a tensor `images`: uint8, N x height x width x channels, exactly as the teacher takes them.
     """
     came = time.monotonic()
+    payer = parts.budgets.payer(caller_of(request.scope), account)
     answer_type = answers.chosen(accept)
     body_type = bodies.media_type(request)
     teacher, model = await parts.aside(partial(parts.teachers.hold, name, expected_digest))
@@ -182,18 +204,19 @@ async def ask_soft_targets(
     else:
         images = bodies.pixels_of(await bodies.read(request, body_digest), size, max_rows)
         lane = lane_wanted or parts.lane_of(len(images))
-    asked = parts.batchers.of(model).ask(
-        model,
-        images,
-        temperature=temperature,
-        lane=lane,
-        deadline_s=None if deadline_ms is None else deadline_ms / 1000,
-        since=came,
-    )
-    logits = await _unless_gone(request, asked)
-    answer = answers.Answer(teacher, temperature, logits, probabilities, dtype)
-    encode = partial(answer.encoded, answer_type)
-    body = await parts.aside(encode, lane) if answer.takes_long(answer_type) else encode()
+    async with parts.budgets.paying(payer, len(images)):
+        asked = parts.batchers.of(model).ask(
+            model,
+            images,
+            temperature=temperature,
+            lane=lane,
+            deadline_s=None if deadline_ms is None else deadline_ms / 1000,
+            since=came,
+        )
+        logits = await _unless_gone(request, asked)
+        answer = answers.Answer(teacher, temperature, logits, probabilities, dtype)
+        encode = partial(answer.encoded, answer_type)
+        body = await parts.aside(encode, lane) if answer.takes_long(answer_type) else encode()
     return Response(
         body,
         media_type=answer_type,
@@ -208,7 +231,14 @@ async def ask_soft_targets(
     )
 
 
-@router.get("/v1/teachers", operation_id="list_teachers", tags=["teachers"], summary="List the teachers")
+@router.get(
+    "/v1/teachers",
+    operation_id="list_teachers",
+    tags=["teachers"],
+    summary="List the teachers",
+    dependencies=[needs(Scope.TEACH)],
+    responses=documented(STATUSES, *_STRANGERS),
+)
 async def list_teachers(parts: PartsDep) -> TeacherList:
     """Return every teacher by name: classes in the order of the logits, input, digest."""
     found = await parts.aside(parts.teachers.describe_all)
@@ -220,14 +250,31 @@ async def list_teachers(parts: PartsDep) -> TeacherList:
     operation_id="describe_teacher",
     tags=["teachers"],
     summary="Describe a teacher",
+    dependencies=[needs(Scope.TEACH)],
     response_model=TeacherView,
-    responses={**documented(STATUSES, errors.TeacherNotFound, errors.Corrupt), 200: VIEW_RESPONSE},
+    responses={
+        **documented(STATUSES, *_STRANGERS, errors.TeacherNotFound, errors.Corrupt),
+        200: VIEW_RESPONSE,
+    },
 )
 async def describe_teacher(name: TeacherName, parts: PartsDep) -> Response:
     """Return one teacher: classes in the order of the logits, input, digest."""
     view = parts.view(await parts.aside(partial(parts.teachers.describe, name)))
     body = view.model_dump_json().encode()
     return Response(body, media_type="application/json", headers={CONTENT_DIGEST: content_digest(body)})
+
+
+@router.get(
+    "/v1/budgets",
+    operation_id="list_budgets",
+    tags=["budgets"],
+    summary="Show what keys have asked",
+    dependencies=[needs(Scope.ADMIN)],
+    responses=documented(STATUSES, *_STRANGERS, errors.Corrupt),
+)
+async def list_budgets(parts: PartsDep) -> BudgetList:
+    """Return the budget of each key that has one, in rows: what it may ask, has asked and has left."""
+    return BudgetList(budgets=await parts.aside(parts.budgets.views))
 
 
 class Liveness(Contract):

@@ -1,5 +1,6 @@
 """What the teacher service reads from the environment, once, at start. README.md has the table."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -41,12 +42,20 @@ class TeacherSettings(CommonSettings):
     """For one answer of a server that a teacher is behind."""
     oip_probe_s: float = Field(default=60.0, ge=0, le=86_400)
     """How often such a server is compared, while it is asked, with what it said when it was added."""
+    ledger_dir: Path | None = None
+    """Where it is noted what keys have taken from their budgets; left out, `teacher-ledger` in the state
+    directory."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_bytes: int = Field(default=10_000_000, ge=1)
     max_image_pixels: int = Field(default=25_000_000, ge=1)
     """Width times height, as the header says, before anything is decoded."""
     drain_s: int = Field(default=30, ge=0, le=3600)
     """How long requests in flight may take after SIGTERM."""
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where the ledger lies."""
+        return self.ledger_dir or self.state_dir / "teacher-ledger"
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Self:

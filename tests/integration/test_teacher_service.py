@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from services.teacher.ledger import BLOCK_ROWS
+from shared.artefacts.keys import KeyStore
 from shared.contracts.architectures import Mlp
+from shared.contracts.keys import KeyLimits, KeyRequest, Scope
 from tests.support.teachers import (
     expected_logits,
     publish,
@@ -163,3 +166,49 @@ def test_sigterm_lets_requests_in_flight_end_and_only_then_ends_the_process(tmp_
 def test_a_wrong_setting_is_told_and_the_process_leaves_with_2(tmp_path):
     with pytest.raises(AssertionError, match="TEACHER_DEVICE"):
         start_teacher(tmp_path, TEACHER_DEVICE="tpu")
+
+
+def test_without_keys_it_listens_on_loopback_only_and_says_that_they_are_off(tmp_path):
+    with pytest.raises(AssertionError, match=r"TEACHER_HOST: 0\.0\.0\.0 is no loopback address"):
+        start_teacher(tmp_path, TEACHER_HOST="0.0.0.0")
+    with teacher_process(tmp_path) as url:
+        assert httpx.get(f"{url}/v1/teachers").status_code == 200
+    assert "keys are off" in (tmp_path / "teacher.log").read_text()
+
+
+def test_with_keys_it_starts_with_one_only_and_with_a_place_to_note_what_they_take(tmp_path):
+    with pytest.raises(AssertionError, match="IMAGO_AUTH"):
+        start_teacher(tmp_path, IMAGO_AUTH="keys")
+    KeyStore(tmp_path / "store").make(KeyRequest(name="a", owner="a", scopes=(Scope.TEACH,)))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AssertionError, match="TEACHER_LEDGER_DIR"):
+        start_teacher(tmp_path, IMAGO_AUTH="keys", TEACHER_LEDGER_DIR=str(tmp_path / "file" / "ledger"))
+
+
+def test_killing_it_gives_no_row_of_a_budget_away(tmp_path):
+    """What it had taken ahead is lost, and that is a block at most."""
+    publish(tmp_path / "store")
+    limits = KeyLimits(teacher_rows=3_000)
+    made = KeyStore(tmp_path / "store").make(
+        KeyRequest(name="a", owner="a", scopes=(Scope.TEACH,), limits=limits)
+    )
+    headers = FORM | {"Authorization": f"Bearer {made.key}"}
+    answered, kills, status = 0, 0, 200
+    while status == 200:
+        process, url = start_teacher(tmp_path, IMAGO_AUTH="keys", TEACHER_LEDGER_DIR=str(tmp_path / "ledger"))
+        for _ in range(4 if kills < 2 else 1_000):
+            response = httpx.post(
+                f"{url}/v1/teachers/shapes/soft-targets",
+                params={"temperature": 1},
+                content=save({"images": random_images(100)}),
+                headers=headers,
+            )
+            status = response.status_code
+            if status != 200:
+                break
+            answered += 100
+        process.kill()
+        process.wait()
+        kills += 1
+    assert response.json()["code"] == "teacher-budget-spent"
+    assert 3_000 - kills * BLOCK_ROWS <= answered <= 3_000

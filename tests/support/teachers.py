@@ -19,6 +19,7 @@ from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.teachers import Nets, TeacherDescription
+from tests.support.redis_server import _die_with_parent
 
 CLASSES = ("circle", "cross", "square", "star")
 INPUT = ImageInput(height=6, width=5, channels=1)
@@ -129,6 +130,7 @@ def start_teacher(state_dir: Path, **variables: str) -> tuple["subprocess.Popen[
             env=environment,
             stderr=stderr,
             cwd=Path(__file__).resolve().parents[2],
+            preexec_fn=_die_with_parent,
         )
     try:
         return process, _wait_until_ready(process, log)

@@ -154,11 +154,13 @@ class TeacherQuestions:
 
     Args:
         urls: addresses of the teacher service's replicas, with commas between them.
+        key: of this service, which the teacher asks for.
     """
 
-    def __init__(self, urls: str) -> None:
+    def __init__(self, urls: str, key: str | None = None) -> None:
         self._runner = asyncio.Runner()
         self._urls = urls
+        self._key = key
         self._asker: TeacherAsker | None = None
 
     def ask(self, copies: Sequence[Copy]) -> Said:
@@ -174,7 +176,7 @@ class TeacherQuestions:
     async def _ask(self, copies: Sequence[Copy]) -> Said:
         if self._asker is None:
             # Jobs and users' questions before ours: nobody waits for these.
-            self._asker = TeacherAsker(self._urls, lane="bulk", most_in_flight=1)
+            self._asker = TeacherAsker(self._urls, lane="bulk", most_in_flight=1, key=self._key)
         student = copies[0].student
         images = stacked([image for copy in copies for image in copy.pixels], student.input)
         began = time.perf_counter()

@@ -40,11 +40,19 @@ class Shadow:
         traffic: the policy.
         live: the student that answers.
         teacher_urls: addresses of the teacher service's replicas, with commas between them.
+        teacher_key: of this service, which the teacher asks for.
         differ: is told of each image on which the two did not agree.
     """
 
     def __init__(
-        self, batches: Batches, traffic: Traffic, live: Live, *, teacher_urls: str, differ: Differ
+        self,
+        batches: Batches,
+        traffic: Traffic,
+        live: Live,
+        *,
+        teacher_urls: str,
+        teacher_key: str | None = None,
+        differ: Differ,
     ) -> None:
         self._batches = batches
         self._traffic = traffic
@@ -54,7 +62,7 @@ class Shadow:
             metrics.LIVE: self._thread(metrics.LIVE, StudentQuestions, self._live_said),
             STUDENT: self._thread(STUDENT, StudentQuestions, self._student_said),
             metrics.TEACHER: self._thread(
-                metrics.TEACHER, partial(TeacherQuestions, teacher_urls), self._teacher_said
+                metrics.TEACHER, partial(TeacherQuestions, teacher_urls, teacher_key), self._teacher_said
             ),
         }
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, JsonValue
 
 from services.worker.stages import outcomes
-from services.worker.stages.asking import ask_all, teacher_parameters
+from services.worker.stages.asking import ask_all, teacher_client, teacher_parameters
 from services.worker.stages.bundle import Exported, export_student, publish_student
 from services.worker.stages.cascade import keep_teacher, load_curve, measure_cascade
 from services.worker.stages.check import check_order
@@ -99,7 +99,7 @@ def distil(context: JobContext, spec: DistillationSpec) -> JobResult:
     if spec.objective.needs_features:
         check_layers(spec.objective, network, network_of(teacher))
     job = _Job(context, spec, manifest, teacher, network, preprocessing_of(manifest))
-    with TeacherClient(context.settings.teacher_url) as client:
+    with teacher_client(context) as client:
         pair = check_pair(context, spec, manifest, teacher, client)
         learned = _learn_live(job, client) if spec.asking.live else _learn(job, client)
         transfer_set, trained_at = learned.transfer_set, learned.trained_at

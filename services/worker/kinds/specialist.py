@@ -11,12 +11,12 @@ import torch
 from pydantic import BaseModel, JsonValue
 
 from services.worker.stages import outcomes
+from services.worker.stages.asking import teacher_client
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext
 from services.worker.stages.training import labelled_examples, train_nets
 from services.worker.stages.transfer_sets.examples import taught_examples
 from services.worker.stages.transfer_sets.stage import ask_teacher
-from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetView
 from shared.contracts.jobs import JobResult, Stage
 from shared.contracts.specs import SpecialistSpec, SpecialistTraining
@@ -50,7 +50,7 @@ def train_specialist(context: JobContext, spec: SpecialistSpec) -> JobResult:
         need_fit(spec.dataset, view.manifest, spec.generalist, generalist)
 
     manifest = check_order(context, spec.dataset, fits)
-    with TeacherClient(context.settings.teacher_url) as client:
+    with teacher_client(context) as client:
         transfer_set = ask_teacher(
             context,
             spec.transfer_set,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from services.worker.kinds.specialist import Specialist, load_specialist, objective_of
 from services.worker.stages import outcomes
+from services.worker.stages.asking import teacher_client
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext, seconds_of
 from services.worker.stages.ensemble_bundle import EnsembleExport, publish_ensemble, write_ensemble
@@ -22,7 +23,6 @@ from services.worker.stages.ensemble_evaluation import EnsembleOutcome, evaluate
 from services.worker.stages.owning import owned_teacher
 from services.worker.stages.training import cost_of
 from services.worker.stages.transfer_sets.stage import BuiltTransferSet, ask_teacher
-from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.datasets import DatasetManifest, DatasetView
 from shared.contracts.jobs import ChildJob, JobResult, Stage
 from shared.contracts.reports import SpecialistFigures, SpecialistsReport
@@ -78,7 +78,7 @@ def train_specialists(context: JobContext, spec: SpecialistsSpec) -> JobResult:
         check_specialists(spec, view, generalist)
 
     job = _Job(context, spec, check_order(context, spec.dataset, fits), generalist)
-    with TeacherClient(context.settings.teacher_url) as client:
+    with teacher_client(context) as client:
         transfer_set = ask_teacher(
             context,
             spec.transfer_set,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, JsonValue
 from services.worker.kinds.sweep_parts import Joined, join, part_of
 from services.worker.kinds.sweep_trials import TAUGHT, UNTAUGHT
 from services.worker.stages import outcomes
-from services.worker.stages.asking import ask_all, teacher_parameters
+from services.worker.stages.asking import ask_all, teacher_client, teacher_parameters
 from services.worker.stages.bundle import Exported, export_net, publish_bundle
 from services.worker.stages.cascade import keep_teacher, load_curve, measure_cascade
 from services.worker.stages.check import check_order
@@ -90,7 +90,7 @@ def sweep(context: JobContext, spec: SweepSpec) -> JobResult:
     teacher = _pinned_teacher(context, spec)
     manifest = check_order(context, spec.dataset, lambda view: check_sweep(spec, view, teacher))
     preprocessing = preprocessing_of(manifest)
-    with TeacherClient(context.settings.teacher_url) as client:
+    with teacher_client(context) as client:
         transfer_set = ask_teacher(
             context,
             spec.transfer_set,

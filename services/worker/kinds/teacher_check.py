@@ -6,12 +6,11 @@ Stages: check, report. The job succeeds whatever it finds; who reads its report 
 from datetime import UTC, datetime
 
 from services.worker.stages import outcomes
-from services.worker.stages.asking import ask_all
+from services.worker.stages.asking import ask_all, teacher_client
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext, seconds_of
 from services.worker.stages.training import cost_of
 from services.worker.stages.trying import Trial, sample_of, try_teacher
-from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.jobs import JobResult, Stage
 from shared.contracts.reports import TeacherCheckReport
 from shared.contracts.specs import TeacherCheckSpec
@@ -27,7 +26,7 @@ def check_teacher(context: JobContext, spec: TeacherCheckSpec) -> JobResult:
     manifest = check_order(context, spec.dataset)
 
     def ask() -> Trial:
-        with TeacherClient(context.settings.teacher_url, patience_s=PATIENCE_S) as client:
+        with teacher_client(context, patience_s=PATIENCE_S) as client:
             return try_teacher(
                 teacher,
                 manifest,

@@ -5,13 +5,13 @@ Stages: check, transfer_set, report. Later jobs that want the same set, or a par
 
 from datetime import UTC, datetime
 
+from services.worker.stages.asking import teacher_client
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext
 from services.worker.stages.pinned import pinned_teacher
 from services.worker.stages.training import cost_of
 from services.worker.stages.transfer_sets.stage import ask_teacher
 from services.worker.stages.transfer_sets.summaries import stored_summary
-from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.jobs import JobResult, Stage
 from shared.contracts.reports import TransferSetReport
 from shared.contracts.specs import TransferSetJobSpec
@@ -23,7 +23,7 @@ def build_set(context: JobContext, spec: TransferSetJobSpec) -> JobResult:
     """Run the job; every stage that was done by an earlier attempt is used as it is."""
     teacher = pinned_teacher(context, spec.teacher)
     manifest = check_order(context, spec.dataset, lambda view: check_set(spec, view, teacher))
-    with TeacherClient(context.settings.teacher_url) as client:
+    with teacher_client(context) as client:
         built = ask_teacher(
             context,
             spec.transfer_set,

@@ -8,11 +8,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from services.worker.stages import outcomes
+from services.worker.stages.asking import teacher_client
 from services.worker.stages.check import check_order
 from services.worker.stages.context import JobContext
 from services.worker.stages.transfer_sets.stage import ASKED, Asked, fill_here
 from services.worker.stages.transfer_sets.wanted import want
-from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.jobs import JobResult, Stage
 from shared.contracts.specs import TransferSetShardsSpec
 from shared.jobs.checks.transfer_set_job import check_set
@@ -30,7 +30,7 @@ def fill_shards(context: JobContext, spec: TransferSetShardsSpec) -> JobResult:
     def build(directory: Path) -> None:
         writer = wanted.writer
         rows = sum(map(writer.rows_in, spec.shards))
-        with TeacherClient(context.settings.teacher_url) as client:
+        with teacher_client(context) as client:
             fill_here(wanted, writer, writer.missing_shards(spec.shards), client, rows=rows)
         asked = Asked(
             rows=wanted.inputs.rows,

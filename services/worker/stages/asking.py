@@ -13,6 +13,17 @@ from shared.artefacts.model_files import GRAPH
 from shared.contracts.teachers import MixedEnsemble, Nets, OnnxModel, TeacherDescription
 
 
+def teacher_client(context: JobContext, patience_s: float = 120.0) -> TeacherClient:
+    """Return who asks the teacher service for a job, with the worker's own key where it has one.
+
+    Args:
+        context: of the job.
+        patience_s: how long to try while the service answers nothing.
+    """
+    settings = context.settings
+    return TeacherClient(settings.teacher_url, key=settings.teacher_key, patience_s=patience_s)
+
+
 def ask_all(
     context: JobContext, client: TeacherClient, teacher: TeacherDescription, images: NDArray[np.uint8]
 ) -> NDArray[np.float32]:

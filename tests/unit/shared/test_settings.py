@@ -49,3 +49,31 @@ def test_a_place_that_is_no_url_is_told_at_start(
     with pytest.raises(SystemExit):
         load(CommonSettings)
     assert "IMAGO_TRANSFER_SETS_URL" in capsys.readouterr().err
+
+
+def test_the_key_for_the_teacher_is_read_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    assert CommonSettings().teacher_key is None
+    file = tmp_path / "key"
+    file.write_text("imago_k\n")
+    monkeypatch.setenv("TEACHER_KEY_FILE", str(file))
+    settings = CommonSettings()
+    assert settings.teacher_key == "imago_k"
+    assert "imago_k" not in repr(settings)
+    file.write_text("imago_l")
+    assert settings.teacher_key == "imago_l"
+
+
+@pytest.mark.parametrize("content", [None, "", "two words", "secret\nsecond"])
+def test_a_file_without_one_key_is_told_at_start_without_what_is_in_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+):
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("TEACHER_KEY_FILE", str(file))
+    with pytest.raises(SystemExit):
+        load(CommonSettings)
+    told = capsys.readouterr().err
+    assert "TEACHER_KEY_FILE" in told
+    assert "secret" not in told
+    assert "two words" not in told

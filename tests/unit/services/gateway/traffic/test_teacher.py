@@ -109,6 +109,13 @@ def ask(url, *times, scenario=None, deadline_s=10.0, **options):
     return asyncio.run(main())
 
 
+def test_the_key_of_the_gateway_goes_with_each_question(url, service):
+    ask(url, key="imago_k")
+    assert {request.headers["Authorization"] for request in service.asked} == {"Bearer imago_k"}
+    ask(url)
+    assert "Authorization" not in service.asked[-1].headers
+
+
 def test_answers_are_probabilities_in_the_order_of_the_students_classes(url, service):
     (found,) = ask(url)
     first = IMAGES[:, 0, 0, 0].astype(np.float64)
