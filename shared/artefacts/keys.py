@@ -13,7 +13,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from shared.artefacts.files import exclusive_lock, sha256_bytes, write_atomic
+from shared.artefacts.files import exclusive_lock, sha256_bytes, sweep_temporaries, write_atomic
 from shared.contracts.keys import KeyFile, KeyMade, KeyRequest, KeyView, StoredKey
 from shared.errors import Corrupt, KeyNotFound
 
@@ -107,6 +107,7 @@ class KeyStore:
         return _view(found)
 
     def _write(self, keys: tuple[StoredKey, ...]) -> None:
+        sweep_temporaries(self.path.parent)
         write_atomic(self.path, KeyFile(keys=keys).model_dump_json(indent=2).encode())
 
 

@@ -41,7 +41,10 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "lifespan":
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # no service has any
+            return
+        if scope["type"] == "http":
             if is_public(scope["path"]):
                 scope[CALLER] = NOBODY
             else:

@@ -118,6 +118,22 @@ def test_nobody_sees_nothing(tmp_path: Path):
     assert not owners.may_see("datasets", "digits", NOBODY.confined_to)
 
 
+def test_a_web_socket_is_closed_and_the_start_of_the_app_is_none_of_its_business(guarded: Guarded):
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("something was read")
+
+    asyncio.run(guarded.guard({"type": "websocket", "path": "/docs", "headers": []}, receive, send))
+    assert sent == [{"type": "websocket.close"}]
+    assert not guarded.behind.callers
+    asyncio.run(guarded.guard({"type": "lifespan"}, receive, send))
+    assert len(guarded.behind.callers) == 1
+
+
 def test_the_caller_is_not_taken_from_what_a_client_sends(guarded: Guarded):
     """A header of the scope's own name is a header, and nothing else."""
     sent: list[Any] = []

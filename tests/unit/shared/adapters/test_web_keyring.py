@@ -182,6 +182,37 @@ async def _follows(store: KeyStore) -> None:
         watching.cancel()
 
 
+def test_a_file_that_has_not_changed_is_not_read_again(store: KeyStore, monkeypatch: pytest.MonkeyPatch):
+    made(store)
+    ring = KeyRing(store)
+    looks: list[object] = []
+    stamp_of = keyring.stamp_of
+
+    def stamped(path: Path) -> object:
+        looks.append(path)
+        return stamp_of(path)
+
+    async def watch() -> None:
+        watching = asyncio.create_task(ring.watch(0.001))
+        async with asyncio.timeout(30):
+            while len(looks) < 5:
+                await asyncio.sleep(0.001)
+        watching.cancel()
+
+    monkeypatch.setattr(keyring, "stamp_of", stamped)
+    monkeypatch.setattr(ring, "refresh", lambda: pytest.fail("the file was read"))
+    asyncio.run(watch())
+
+
+def test_what_is_too_long_for_a_key_is_not_hashed(store: KeyStore, monkeypatch: pytest.MonkeyPatch):
+    ring = KeyRing(store)
+    hashed: list[int] = []
+    monkeypatch.setattr(keyring, "_digest", lambda key: hashed.append(len(key)) or bytes(32))
+    for length in (256, 257, 60_000):
+        ring.known(b"Bearer " + b"a" * length)
+    assert hashed == [256, 0, 0]
+
+
 def test_a_key_that_was_made_long_ago_is_read_with_its_times(store: KeyStore):
     key = made(store)
     (stored,) = store.read()

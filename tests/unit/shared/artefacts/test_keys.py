@@ -90,6 +90,14 @@ def test_an_unreadable_file_is_told_and_not_written_over(store: KeyStore):
     assert store.path.read_text() == '{"keys": [{"id"'
 
 
+def test_what_a_killed_writer_left_is_cleared_away_with_the_next_key(store: KeyStore):
+    store.make(ASKED)
+    left = store.path.with_name(".keys.json.0123456789abcdef.tmp")
+    left.write_text("half")
+    store.make(ASKED)
+    assert not left.exists()
+
+
 def test_keys_that_are_made_and_revoked_at_once_are_all_there(tmp_path: Path):
     def work(_: int) -> str:
         store = KeyStore(tmp_path)
