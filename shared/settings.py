@@ -73,7 +73,7 @@ class CommonSettings(BaseSettings):
 
     @property
     def teacher_key(self) -> str | None:
-        """The key that the teacher service is asked with, as its file has it now; None where none is named."""
+        """The key that the teacher service is asked with, as its file has it; None where none is named."""
         return None if self.teacher_key_file is None else _read_key(self.teacher_key_file)
 
     @property
