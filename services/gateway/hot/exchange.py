@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from services.gateway.access.audit import CODES, refused
 from services.gateway.errors import STATUSES
 from services.gateway.hot.apart import SMALL_PIXELS, is_small
 from services.gateway.hot.asked import Asked, Options
@@ -78,6 +79,11 @@ class Exchange:
         self._caller = caller
         self._identifier = request_id_of(head.identifier)
         self._student: StudentSession | None = None
+
+    @property
+    def began(self) -> float:
+        """`time.perf_counter()` when its head had come."""
+        return self._began
 
     @property
     def message_event(self) -> "Exchange":
@@ -203,6 +209,8 @@ class Exchange:
             response = refusal(error, STATUSES)
             if response.status_code == 500 and not isinstance(error, DistillationError):
                 log.error("unhandled error", extra={"path": PATH}, exc_info=error)
+            if response.status_code in CODES:
+                refused(response.status_code, self._caller, "POST", PATH, PATH.encode())
         finally:
             logs.request_id.reset(token)
         headers = [pair for pair in response.raw_headers if pair[0] != b"content-length"]
