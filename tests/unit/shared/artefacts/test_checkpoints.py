@@ -132,6 +132,28 @@ def test_a_refused_one_is_told_with_its_file(tmp_path, caplog):
     assert "digest" in told.reason
 
 
+def test_one_whose_manifest_cannot_be_read_is_told_as_well(tmp_path, caplog):
+    folder = saved(tmp_path, 1, 2)
+    manifest(tmp_path, 2).write_text("half a manif")
+    with caplog.at_level(logging.WARNING):
+        folder.newest()
+    (told,) = caplog.records
+    assert told.checkpoint == str(manifest(tmp_path, 2))
+    assert "JSON" in told.reason
+
+
+def test_two_who_remove_the_same_old_one_do_not_disturb_each_other(tmp_path, monkeypatch):
+    folder, unlink = saved(tmp_path, 1, 2), Path.unlink
+
+    def unlink_twice(path: Path, **options: bool) -> None:
+        unlink(path)
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", unlink_twice)
+    folder._prune([2])
+    assert folder.newest().state == state(2)
+
+
 def test_a_whole_one_is_told_of_nowhere(tmp_path, caplog):
     saved(tmp_path, 1, 2).newest()
     assert not caplog.records

@@ -1,0 +1,61 @@
+"""Which files are mutated, and which tests should notice."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """One file. `only` bounds it to functions whose names begin so; `keyword` chooses among the tests."""
+
+    path: str
+    tests: Sequence[str]
+    only: tuple[str, ...] = ()
+    keyword: str = ""
+
+
+_UNIT = "tests/unit/shared"
+_RECORD = (
+    "tests/contract/test_job_store.py",
+    "tests/contract/test_job_pauses.py",
+    "tests/contract/test_child_jobs.py",
+    "tests/contract/test_job_owners.py",
+    "tests/contract/test_job_events.py",
+)
+
+_KEYS = (
+    f"{_UNIT}/adapters/test_web_keyring_lookups.py",
+    f"{_UNIT}/adapters/test_web_keyring.py",
+)
+
+GROUPS: Mapping[str, Sequence[Target]] = {
+    "checkpoint": (
+        Target("shared/artefacts/checkpoints.py", [f"{_UNIT}/artefacts/test_checkpoints.py"]),
+        Target(
+            "shared/artefacts/files.py",
+            [f"{_UNIT}/artefacts/test_files_durable.py", f"{_UNIT}/artefacts/test_files.py"],
+        ),
+        Target("shared/distillation/checkpoint.py", [f"{_UNIT}/distillation/test_checkpoint.py"]),
+    ),
+    "lease": (
+        Target("shared/adapters/redis_jobs.lua", _RECORD, keyword="redis"),
+        Target("shared/adapters/redis_jobs_record.lua", _RECORD, keyword="redis"),
+        Target("shared/jobs/memory_store.py", _RECORD, keyword="memory"),
+        Target("shared/jobs/memory_records.py", _RECORD, keyword="memory"),
+    ),
+    "auth": (
+        Target("shared/adapters/web/keyring.py", _KEYS),
+        Target("shared/adapters/web/access.py", [f"{_UNIT}/adapters/test_web_guard.py", *_KEYS]),
+        Target("shared/adapters/web/guard.py", [f"{_UNIT}/adapters/test_web_guard.py"]),
+        Target(
+            "shared/artefacts/keys.py",
+            [f"{_UNIT}/artefacts/test_keys.py", f"{_UNIT}/adapters/test_web_keyring.py"],
+        ),
+    ),
+    "limits": (
+        Target("shared/datasets/images.py", [f"{_UNIT}/datasets/test_images.py"]),
+        Target("shared/datasets/image_headers.py", [f"{_UNIT}/datasets/test_image_headers.py"]),
+        Target("shared/adapters/web/boundary.py", [f"{_UNIT}/adapters/test_web_boundary.py"]),
+        Target("services/gateway/access/limits.py", ["tests/unit/services/gateway/access/test_limits.py"]),
+    ),
+}
