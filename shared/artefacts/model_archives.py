@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.artefacts.model_files import FilesKind, checked_name
-from shared.artefacts.zips import is_safe_name, opened_zip
+from shared.artefacts.zips import TooManyMembersError, is_safe_name, opened_zip
 from shared.errors import BodyTooLarge, InvalidModelFiles, PickleRefused
 
 _MOST_MEMBERS: Final = 256
@@ -49,11 +49,13 @@ def unpack_model(archive: Path, directory: Path, kind: FilesKind, most_bytes: in
         BodyTooLarge: there is more in it than `most_bytes`.
     """
     try:
-        with opened_zip(archive, largest_piece=_PIECE_BYTES) as opened:
+        with opened_zip(archive, most_members=_MOST_MEMBERS, largest_piece=_PIECE_BYTES) as opened:
             members = _members(opened.infolist(), kind)
             budget = _Budget(most_bytes, max(_SMALL_BYTES, _RATIO * archive.stat().st_size))
             for name, info in members.items():
                 _write(opened, info, directory / name, budget)
+    except TooManyMembersError as error:
+        raise InvalidModelFiles(f"the zip has more than {_MOST_MEMBERS} members") from error
     except _DAMAGE as error:
         raise InvalidModelFiles("the zip is none, or it is damaged") from error
     except OSError as error:
@@ -65,8 +67,6 @@ def unpack_model(archive: Path, directory: Path, kind: FilesKind, most_bytes: in
 
 def _members(infos: list[zipfile.ZipInfo], kind: FilesKind) -> dict[str, zipfile.ZipInfo]:
     """Return the files by the name each is to have; of a member's own path only the last part is used."""
-    if len(infos) > _MOST_MEMBERS:
-        raise InvalidModelFiles(f"the zip has {len(infos):,} members, {_MOST_MEMBERS} are allowed")
     for info in infos:
         if not is_safe_name(info):
             raise InvalidModelFiles("the zip has a member whose name leads out of a folder, or nowhere")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.artefacts.zips import is_safe_name, opened_zip
+from shared.artefacts.zips import TooManyMembersError, is_safe_name, opened_zip
 from shared.datasets.assemble import Example
 from shared.datasets.limits import UploadLimits
 from shared.errors import ImageTooLarge, InvalidDataset
@@ -71,11 +71,13 @@ def read_zip(path: Path, name: str, limits: UploadLimits) -> Iterator[Example]:
     """
     try:
         largest = max(limits.images.size_bytes + 1, limits.members * _ENTRY_BYTES)
-        with opened_zip(path, largest_piece=largest) as archive:
+        with opened_zip(path, most_members=limits.members, largest_piece=largest) as archive:
             members = _without_common_folder(_checked(archive.infolist(), name, limits))
             budget = _Budget(limits, path.stat().st_size, name)
             for member, split, label in _placed(members):
                 yield Example(split, label, _read(archive, member, budget), member.info.filename)
+    except TooManyMembersError as error:
+        raise InvalidDataset(f"{name} has more than {limits.members:,} members") from error
     except _DAMAGE as error:
         raise InvalidDataset(f"{name} is no zip, or it is damaged") from error
 
@@ -84,12 +86,10 @@ def read_zip(path: Path, name: str, limits: UploadLimits) -> Iterator[Example]:
 
 
 def _checked(infos: list[zipfile.ZipInfo], name: str, limits: UploadLimits) -> list[_Member]:
-    if len(infos) > limits.members:
-        raise InvalidDataset(f"{name} has {len(infos):,} members, {limits.members:,} are allowed")
     members: dict[str, _Member] = {}
     for info in infos:
         path = info.filename.replace("\\", "/").removeprefix("./")
-        if not path and info.is_dir():
+        if not path and info.filename.endswith("/"):
             continue
         path = path.removesuffix("/")
         if not is_safe_name(info):

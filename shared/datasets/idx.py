@@ -64,7 +64,10 @@ def _read(
         raise InvalidDataset(f"{name} unpacks to more than {_RATIO} times its size")
     if stream.read(1):
         raise InvalidDataset(f"{name} is longer than its header says")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8).reshape(shape)
+    except ValueError as error:  # none of something that no memory could hold
+        raise InvalidDataset(f"{name} claims a shape that no array can have: {list(shape)}") from error
 
 
 def _read_exactly(stream: BinaryIO | gzip.GzipFile, size_bytes: int) -> bytearray:

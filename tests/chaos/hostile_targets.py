@@ -55,13 +55,13 @@ class Target:
 
 
 @contextmanager
-def hostile_gateway(state: Path, **settings: str) -> Iterator[Target]:
-    """Run a gateway with a live student and without Redis; yield it once it is ready."""
+def hostile_gateway(state: Path, redis_url: str = NO_REDIS, **settings: str) -> Iterator[Target]:
+    """Run a gateway with a live student, without Redis unless one is named; yield it once it is ready."""
     state.mkdir(parents=True, exist_ok=True)
     students = ArtefactStore(state / "store").students
     students.publish("digits-1", lambda at: write_bundle(at, "digits-1", mlp_onnx()))
     students.promote("digits-1")
-    process = GatewayProcess(state, NO_REDIS, **settings).start()
+    process = GatewayProcess(state, redis_url, **settings).start()
     try:
         assert process.process is not None
         yield Target(process.url, process.process.pid, process.log, state / "store")

@@ -53,3 +53,17 @@ def test_what_unpacks_to_more_than_allowed_is_refused_before_it_is_unpacked(tmp_
     (tmp_path / "a").write_bytes(gzip.compress(idx(np.zeros((1_000, 1_000), np.uint8))))
     with pytest.raises(InvalidDataset, match="1,000,000 bytes"):
         read_idx(tmp_path / "a", most_bytes=999_999)
+
+
+def test_a_shape_of_nothing_times_very_much_is_refused(tmp_path: Path):
+    path = tmp_path / "images"
+    path.write_bytes(b"\0\0\x08\3" + bytes(4) + b"\xff" * 8)
+    with pytest.raises(InvalidDataset, match="no array can have"):
+        read_idx(path)
+
+
+def test_an_array_that_is_packed_too_tightly_is_refused(tmp_path: Path):
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(b"\0\0\x08\1" + (2**22).to_bytes(4, "big") + bytes(2**22)))
+    with pytest.raises(InvalidDataset, match="100 times"):
+        read_idx(path)
