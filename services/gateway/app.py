@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from services.gateway import routes
 from services.gateway.access.audit import Audited
+from services.gateway.access.limits import limits_of
 from services.gateway.access.unlimited import NoLimits
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.draining import Draining
@@ -124,6 +125,7 @@ def create_api(
     settings: GatewaySettings, *, jobs: JobStore, dispatcher: Dispatcher, watchers: Sequence[Watcher] = ()
 ) -> FastAPI:
     """Return the routes with what they need in `app.state.gateway`."""
+    ring = ring_of(settings)
     store = ArtefactStore(settings.store_dir)
     catalogue = StoreCatalogue(store, settings.data_dir)
     live = Live(store, threads=settings.threads)
@@ -169,8 +171,8 @@ def create_api(
         streams=CapacityLimiter(_STREAM_THREADS),
         uploads=CapacityLimiter(settings.max_uploads),
         image_limits=ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels),
-        limits=NoLimits(),
-        ring=ring_of(settings),
+        limits=NoLimits() if ring is None else limits_of(settings.redis_url, settings.processes),
+        ring=ring,
         watchers=tuple(watchers),
     )
     gateway.batches.escalate = gateway.escalations
@@ -227,6 +229,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         gateway.counting.flush()
         await asyncio.to_thread(gateway.shadow.stop)
         await gateway.escalations.close()
+        await gateway.limits.close()
         await asyncio.to_thread(gateway.keeper.stop)
         gateway.versions.close()
         for watcher in gateway.watchers:

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
-SOCKET_TIMEOUT_S = 2.0
+SOCKET_TIMEOUT_S = 1.5
+"""A second below the 2.5 that a caller waits at most: the rest is for the machine that is busy meanwhile."""
 CONNECT_TIMEOUT_S = 1.0
 
 _REFUSED = ("OOM", "MISCONF", "READONLY", "LOADING")
 """Beginnings of answers of a server that is up and cannot serve: out of memory or disk, replica, starting."""
+_DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "The user executing the script")
+"""The same where it does not let this user in, or not do this; the last one within a script."""
 
 
 def connect(url: str) -> "redis.Redis":
@@ -53,14 +56,22 @@ def _options() -> dict[str, Any]:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn a Redis that does not answer, or cannot, into `JobStoreUnavailable`."""
+    """Turn a Redis that does not answer, cannot, or does not let us, into `JobStoreUnavailable`."""
     import redis
 
     try:
         yield
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise _denied(error) from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise JobStoreUnavailable(str(error)) from error
     except redis.ResponseError as error:
         if any(sign in str(error) for sign in _REFUSED):
             raise JobStoreUnavailable(str(error)) from error
+        if any(sign in str(error) for sign in _DENIED):
+            raise _denied(error) from error
         raise
+
+
+def _denied(error: Exception) -> JobStoreUnavailable:
+    return JobStoreUnavailable(f"Redis refuses the user of REDIS_URL: {error}")

@@ -1,0 +1,317 @@
+"""The limits of keys in one process, by clocks that the test moves and a Redis that it stands in for."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from services.gateway.access import limits
+from services.gateway.access.limits import REFUSED, KeyLimiter
+from shared.adapters.redis_limits import Left, Spent, Standing
+from shared.adapters.web.access import ANYBODY, Caller
+from shared.contracts.keys import KeyLimits, Scope
+from shared.errors import JobStoreUnavailable, QuotaExceeded, RateExceeded
+
+DAY_S = 86_400
+NOON = 20_000 * DAY_S + DAY_S / 2
+
+
+class Clock:
+    """Seconds, as the test says."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def __call__(self) -> float:
+        return self.at
+
+
+class Shared:
+    """Where processes tell: a list of what was told, and an answer that the test gives."""
+
+    def __init__(self) -> None:
+        self.told: list[Spent] = []
+        self.left = Left(0.0, 1, 0.0, 0.0)
+        self.time_s = NOON
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.fails = False
+        self.closed = False
+
+    async def settle(self, spent: Sequence[Spent]) -> Standing:
+        await self.answers.wait()
+        if self.fails:
+            raise JobStoreUnavailable("gone")
+        self.told += spent
+        return Standing(self.time_s, (self.left,) * len(spent))
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Process:
+    """A limiter with all that it was given."""
+
+    def __init__(self, processes: int = 2) -> None:
+        self.shared = Shared()
+        self.now = Clock(100.0)
+        self.wall = Clock(NOON)
+        self.limiter = KeyLimiter(self.shared, processes, monotonic=self.now, wall=self.wall)
+
+    def admitted(self, caller: Caller, most: int = 1000) -> int:
+        for count in range(most):
+            try:
+                self.limiter.take(caller, 1)
+            except (RateExceeded, QuotaExceeded):
+                return count
+        return most
+
+    async def told(self, most: int) -> list[Spent]:
+        await until(lambda: len(self.shared.told) >= most)
+        await asyncio.sleep(0.01)  # in which the answer arrives
+        return self.shared.told
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+def caller(name: str = "k", **limits: object) -> Caller:
+    return Caller("ann", name * 12, frozenset({Scope.PREDICT}), KeyLimits.model_validate(limits))
+
+
+def run(test: Callable[[Process], object], processes: int = 2) -> None:
+    async def going() -> None:
+        process = Process(processes)
+        await test(process)  # type: ignore[misc]
+        await process.limiter.close()
+        assert process.shared.closed
+
+    asyncio.run(going())
+
+
+def test_a_caller_without_limits_is_never_refused_and_nothing_is_told():
+    async def test(process: Process) -> None:
+        for one in (ANYBODY, caller(), caller(burst=1), caller(teacher_rows=0)):
+            assert process.admitted(one) == 1000
+            process.limiter.charge(one, 5)
+        assert process.limiter._telling is None
+
+    run(test)
+
+
+def test_a_key_has_its_share_and_the_refusal_says_when_to_come_back():
+    async def test(process: Process) -> None:
+        assert process.admitted(caller(per_second=10, burst=40)) == 20
+        with pytest.raises(RateExceeded) as refused:
+            process.limiter.take(caller(per_second=10, burst=40), 1)
+        assert refused.value.retry_after_s == pytest.approx(0.2)
+        assert "10 times a second" in str(refused.value)
+
+    run(test)
+
+
+@pytest.mark.parametrize(("per_second", "at_once"), [(8.0, 8), (0.25, 1)])
+def test_left_out_a_burst_is_what_comes_in_one_second_and_one_at_least(per_second: float, at_once: int):
+    async def test(process: Process) -> None:
+        assert process.admitted(caller(per_second=per_second)) == at_once
+
+    run(test, processes=1)
+
+
+def test_keys_do_not_share():
+    async def test(process: Process) -> None:
+        assert process.admitted(caller("a", per_second=4)) == 4
+        assert process.admitted(caller("b", per_second=4)) == 4
+
+    run(test, processes=1)
+
+
+def test_limits_that_were_changed_hold_at_once():
+    async def test(process: Process) -> None:
+        assert process.admitted(caller(per_second=4)) == 4
+        assert process.admitted(caller(per_second=9)) == 9
+        assert process.admitted(caller(per_second=9)) == 0, "the same limits, read anew, are the same"
+
+    run(test, processes=1)
+
+
+def test_a_charge_goes_into_debt_and_the_next_requests_wait_for_it():
+    async def test(process: Process) -> None:
+        one = caller(per_second=2, burst=4)
+        process.limiter.take(one, 1)
+        process.limiter.charge(one, 9)
+        with pytest.raises(RateExceeded) as refused:
+            process.limiter.take(one, 1)
+        assert refused.value.retry_after_s == pytest.approx(3.5)
+        process.now.at += 3.5
+        process.limiter.take(one, 1)
+
+    run(test, processes=1)
+
+
+def test_a_day_ends_at_midnight_utc():
+    async def test(process: Process) -> None:
+        one = caller(per_day=60)
+        process.shared.left = Left(0.0, 1, 60.0, 0.0)
+        assert process.admitted(one) == 3
+        with pytest.raises(QuotaExceeded) as early:
+            process.limiter.take(one, 1)
+        assert early.value.retry_after_s < 1, "nothing is known of the day yet"
+        await process.told(1)
+        with pytest.raises(QuotaExceeded) as refused:
+            process.limiter.take(one, 1)
+        assert refused.value.retry_after_s == pytest.approx(DAY_S / 2)
+        assert "60 times a day" in str(refused.value)
+        process.wall.at += DAY_S / 2
+        assert process.admitted(one) == 3
+
+    run(test, processes=1)
+
+
+def test_a_request_that_the_day_refuses_costs_no_token_and_the_other_way_round():
+    async def test(process: Process) -> None:
+        both = caller(per_second=1, burst=3, per_day=40)
+        process.limiter.take(both, 1)
+        process.limiter.take(both, 1)
+        for _ in range(5):
+            with pytest.raises(QuotaExceeded):
+                process.limiter.take(both, 1)
+        process.wall.at += DAY_S / 2
+        process.limiter.take(both, 1)
+        for _ in range(5):
+            with pytest.raises(RateExceeded):
+                process.limiter.take(both, 1)
+        process.now.at += 1
+        process.limiter.take(both, 1)
+
+    run(test, processes=1)
+
+
+def test_refusals_are_counted_by_the_limit_that_refused():
+    async def test(process: Process) -> None:
+        before = counted("rate"), counted("quota")
+        process.admitted(caller("a", per_second=1))
+        process.admitted(caller("b", per_day=1))
+        assert (counted("rate") - before[0], counted("quota") - before[1]) == (1, 1)
+
+    run(test, processes=1)
+
+
+def counted(limit: str) -> float:
+    (found,) = (
+        sample.value
+        for family in REFUSED.collect()
+        for sample in family.samples
+        if sample.name == "imago_limited_requests_total" and sample.labels == {"limit": limit}
+    )
+    return found
+
+
+def test_what_was_admitted_is_told_and_what_all_have_left_is_taken_over():
+    async def test(process: Process) -> None:
+        one = caller(per_second=10, burst=40, per_day=500)
+        process.shared.left = Left(30.0, 1, 11.0, 100.0)
+        assert process.admitted(one, most=10) == 10
+        (told,) = await process.told(1)
+        assert told == Spent("k" * 12, 10, 40, 10, 500, 20_000, 10)
+        assert process.admitted(one) == 30
+        await process.told(2)
+        assert process.shared.told[1].tokens == process.shared.told[1].today == 30
+
+    run(test)
+
+
+def test_a_key_that_was_refused_is_looked_up_when_it_may_ask_again():
+    async def test(process: Process) -> None:
+        one = caller(per_second=10, burst=2)
+        process.shared.left = Left(0.0, 2, 0.0, 0.0)
+        process.admitted(one)
+        await process.told(1)
+        with pytest.raises(RateExceeded):
+            process.limiter.take(one, 1)
+        process.shared.left = Left(1.0, 2, 0.0, 0.0)
+        process.now.at += 0.11
+        await process.told(2)
+        process.limiter.take(one, 1)
+
+    run(test)
+
+
+def test_nothing_is_told_of_keys_that_ask_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "POLL_S", 0.001)
+
+    async def test(process: Process) -> None:
+        process.shared.left = Left(30.0, 1, 0.0, 0.0)
+        process.limiter.take(caller(per_second=10, burst=40), 1)
+        await process.told(1)
+        await asyncio.sleep(0.05)
+        assert len(process.shared.told) == 1
+
+    run(test)
+
+
+def test_the_day_is_that_of_the_server_whose_clock_all_share():
+    async def test(process: Process) -> None:
+        process.shared.time_s = NOON + DAY_S
+        process.shared.left = Left(0.0, 1, 0.0, 5.0)
+        one = caller(per_day=60)
+        assert process.admitted(one, most=1) == 1
+        await process.told(1)
+        assert process.admitted(one) == 5
+        await process.told(2)
+        assert [told.day for told in process.shared.told] == [20_000, 20_001]
+
+    run(test)
+
+
+def test_a_server_that_does_not_answer_holds_nobody_up_and_is_told_of_all_afterwards(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(limits, "RETRY_S", 0.01)
+
+    async def test(process: Process) -> None:
+        one = caller(per_second=10, burst=40)
+        process.shared.left = Left(40.0, 1, 0.0, 0.0)
+        process.limiter.take(one, 1)
+        await process.told(1)
+        process.shared.answers.clear()
+        process.limiter.take(one, 1)
+        await until(lambda: "no answer within" in caplog.text or process.limiter._is_alone)
+        assert process.admitted(one) == 20, "half of what both may have"
+        process.shared.fails = True
+        process.shared.answers.set()
+        await asyncio.sleep(0.03)
+        process.now.at += 1
+        assert process.admitted(one) == 5, "at half the rate"
+        process.shared.fails = False
+        process.shared.left = Left(7.0, 1, 0.0, 0.0)
+        await until(lambda: len(process.shared.told) > 1 and not process.limiter._is_alone)
+        # 26 in all, of which 5 came back meanwhile; the rest is what the share lacks.
+        assert sum(told.tokens for told in process.shared.told[1:]) == pytest.approx(20)
+        assert process.admitted(one) == 7
+
+    run(test)
+
+
+def test_being_alone_is_said_once_and_so_is_its_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(limits, "RETRY_S", 0.005)
+    monkeypatch.setattr(limits, "POLL_S", 0.005)
+    caplog.set_level("INFO")
+
+    async def test(process: Process) -> None:
+        process.shared.fails = True
+        process.limiter.take(caller(per_second=10, burst=40), 1)
+        await asyncio.sleep(0.1)
+        process.shared.fails = False
+        await until(lambda: not process.limiter._is_alone)
+
+    run(test)
+    assert [record.getMessage() for record in caplog.records] == [
+        "limits of keys are not shared: each process counts its part by itself",
+        "limits of keys are shared again",
+    ]
