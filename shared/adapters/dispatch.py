@@ -43,10 +43,10 @@ def consumer_options() -> dict[str, Any]:
 
 
 def producer_options() -> dict[str, Any]:
-    """Return the broker options of a sender: it gives up within 2.5 seconds, for the record is kept."""
+    """Return the broker options of a sender: it gives up within 2 seconds, for the record is kept."""
     return {
         "visibility_timeout": SEVEN_DAYS_S,
-        "socket_timeout": 2,
+        "socket_timeout": 1.5,
         "socket_connect_timeout": 1,
         "max_retries": 0,
     }
@@ -72,7 +72,7 @@ class CeleryDispatcher:
         self._app = create_app(redis_url, producer_options())
 
     def send(self, job_id: str) -> None:
-        """Send the id to the queue of jobs; raises `JobStoreUnavailable` within 2.5 seconds."""
+        """Send the id to the queue of jobs; raises `JobStoreUnavailable` within 2 seconds."""
         try:
             self._app.send_task(RUN_JOB, (job_id,), queue=JOBS_QUEUE, retry=False)
         except (OperationalError, RedisError, OSError) as error:

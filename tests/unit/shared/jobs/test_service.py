@@ -47,6 +47,19 @@ def test_a_job_is_accepted_while_no_worker_can_be_woken(caplog: pytest.LogCaptur
     assert caplog.records[0].__dict__["job_id"] == job.id
 
 
+def test_a_message_is_left_to_the_reconciler_where_the_record_took_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who submits is answered within 2.5 seconds, and a store in trouble has cost some of them already."""
+    ticks = iter((10.0, 11.0))
+    monkeypatch.setattr("shared.jobs.service.time.monotonic", lambda: next(ticks))
+    dispatcher = RememberingDispatcher()
+    job, created = service(dispatcher).submit(teacher_spec())
+    assert created
+    assert job.state is JobState.QUEUED
+    assert dispatcher.sent == []
+
+
 def test_a_repeated_request_makes_no_second_job_and_wakes_nobody() -> None:
     dispatcher = RememberingDispatcher()
     jobs = service(dispatcher)
