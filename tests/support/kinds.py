@@ -69,6 +69,8 @@ class Bench:
             images, labels = pictures(rows, seed)
             splits[name] = Split(images.numpy(), labels.numpy())
         self.manifest = self.store.datasets.put("quarters", splits, classes=NAMES, source="a test")
+        self.owner: str | None = None
+        """Of the jobs that are run from now on."""
         self.sent: list[ChildMessage] = []
         self.runs: list[str] = []
         monkeypatch.setattr(SharpTeacher, "asked", 0)
@@ -93,7 +95,7 @@ class Bench:
 
     def context(self, job_id: str, spec: JobSpec, children: tuple[ChildJob, ...] = ()) -> JobContext:
         """Return what one attempt at a job is given."""
-        order = ChildOrder(job_id=job_id, epoch=1, attempts=1, spec=spec, children=children)
+        order = ChildOrder(job_id=job_id, epoch=1, attempts=1, spec=spec, children=children, owner=self.owner)
         return JobContext(order, self.settings, self.store, self.sent.append)
 
     def run(self, job_id: str, spec: JobSpec) -> JobResult:
