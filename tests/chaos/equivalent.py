@@ -6,7 +6,14 @@ A key is how their names begin (`Mutant.name`).
 _FILES = "shared/artefacts/files.py: "
 _CHECKPOINTS = "shared/artefacts/checkpoints.py: "
 
+_RECORD = "shared/adapters/redis_jobs_record.lua: "
+
 EQUIVALENT: dict[str, str] = {
+    _RECORD + "load: if not found[1] then": "every record has a state and a kind",
+    _RECORD + "put_aside: job.pause = false": "nothing reads it before the record is loaded again",
+    "shared/datasets/images.py: _check_header: data.rfind(_PNG_END) < 0  →  data.rfind(_PNG_END) <= 0": (
+        "a PNG begins with its signature, so its end is not at 0"
+    ),
     _CHECKPOINTS + "last_checkpoint: 0.0": "every file was written later than a second after 1970",
     _FILES + "_temporary_directory: os.O_RDONLY | ": "it is a folder of ours, and no exec follows",
     _FILES + "sweep_temporaries: os.O_RDONLY | ": "nobody makes links of that name, and no exec follows",

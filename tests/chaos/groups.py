@@ -16,6 +16,7 @@ class Target:
 
 _UNIT = "tests/unit/shared"
 _RECORD = (
+    "tests/contract/test_job_record_edges.py",
     "tests/contract/test_job_store.py",
     "tests/contract/test_job_pauses.py",
     "tests/contract/test_child_jobs.py",
@@ -23,6 +24,11 @@ _RECORD = (
     "tests/contract/test_job_events.py",
 )
 
+_IMAGES = (
+    f"{_UNIT}/datasets/test_image_limits.py",
+    f"{_UNIT}/datasets/test_image_headers.py",
+    f"{_UNIT}/datasets/test_images.py",
+)
 _KEYS = (
     f"{_UNIT}/adapters/test_web_keyring_lookups.py",
     f"{_UNIT}/adapters/test_web_keyring.py",
@@ -53,8 +59,8 @@ GROUPS: Mapping[str, Sequence[Target]] = {
         ),
     ),
     "limits": (
-        Target("shared/datasets/images.py", [f"{_UNIT}/datasets/test_images.py"]),
-        Target("shared/datasets/image_headers.py", [f"{_UNIT}/datasets/test_image_headers.py"]),
+        Target("shared/datasets/images.py", _IMAGES),
+        Target("shared/datasets/image_headers.py", _IMAGES),
         Target("shared/adapters/web/boundary.py", [f"{_UNIT}/adapters/test_web_boundary.py"]),
         Target("services/gateway/access/limits.py", ["tests/unit/services/gateway/access/test_limits.py"]),
     ),

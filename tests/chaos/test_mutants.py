@@ -15,7 +15,7 @@ from tests.chaos.mutants import ROOT, mutants_of
 pytestmark = pytest.mark.integration
 
 BAR = 85.0
-SAMPLES = {"lease": "20", "checkpoint": "60", "auth": "30", "limits": "25"}
+SAMPLES = {"lease": "16", "checkpoint": "40", "auth": "20", "limits": "20"}
 """Mutants of a file; the record's tests take a second each, on a real Redis."""
 
 
