@@ -18,6 +18,8 @@ from tests.chaos.figures import read, table
 
 ROOT = Path(__file__).resolve().parents[2]
 SOAK = "tests/chaos/test_soak.py"
+NOTHING_CHOSEN = 5
+"""What pytest ends with where `-k` left no test."""
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
@@ -39,6 +41,7 @@ def main() -> int:
             "no:xdist",
             "-q",
             "-s",
+            "--durations=20",
             *(["-k", given.k] if given.k else []),
         ]
         soak_log = Path(folder) / "soak.log"
@@ -53,6 +56,8 @@ def main() -> int:
             if soak is not None:
                 soaked = soak.wait()
                 print(soak_log.read_text())
+                if given.k and soaked == NOTHING_CHOSEN:
+                    soaked = 0
                 failed = failed or soaked
         finally:
             if soak is not None and soak.poll() is None:

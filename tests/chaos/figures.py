@@ -38,7 +38,12 @@ def table(figures: list[Figure]) -> str:
     """Return the figures as a table in Markdown."""
     head = "| promise | what was done | figure | bar | held | test |\n| --- | --- | --- | --- | --- | --- |\n"
     return head + "".join(
-        f"| {one.promise} | {one.what} | {one.figure} | {one.bar} | {'yes' if one.held else '**no**'} "
-        f"| `{one.test}` |\n"
+        f"| {one.promise} | {_cell(one.what)} | {_cell(one.figure)} | {_cell(one.bar)} "
+        f"| {'yes' if one.held else '**no**'} | `{one.test}` |\n"
         for one in figures
     )
+
+
+def _cell(words: str) -> str:
+    """Return words that stay in one cell, whatever was measured."""
+    return " ".join(words.split()).replace("|", "\\|")
