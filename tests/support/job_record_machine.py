@@ -252,7 +252,7 @@ class JobRecord(RuleBasedStateMachine):
         assert self.store.wait(job_id, epoch, children) is model.state
         return multiple(*made)
 
-    # Two steps at once, which are rare in a random order and lead to where parents and children meet.
+    # Several steps at once, which are rare in a random order and lead to where pauses and families meet.
 
     @rule(target=jobs, job_id=jobs, count=st.integers(1, 3))
     def acquire_and_wait(self, job_id: str, count: int) -> MultipleResults[str]:
@@ -264,14 +264,36 @@ class JobRecord(RuleBasedStateMachine):
         self.acquire(job_id)
         self.finish(job_id, 0, end)
 
-    @rule(job_id=jobs, then=st.sampled_from(["dies", "leaves"]))
-    def acquire_and_pause(self, job_id: str, then: str) -> None:
+    @rule(job_id=jobs, asked=st.sampled_from(["pause", "cancel"]), dies=st.booleans(), seen=st.booleans())
+    def acquire_and_ask(self, job_id: str, asked: str, dies: bool, seen: bool) -> None:
+        self.acquire(job_id)
+        self.pause(job_id) if asked == "pause" else self.cancel(job_id)
+        if not dies:
+            self.release(job_id, 0, died=False)
+            return
+        self.the_holder_dies_or_stalls_beyond_its_lease(job_id)
+        if seen:
+            self.reconcile()
+
+    @rule(target=jobs, job_id=jobs, count=st.integers(1, 2))
+    def acquire_pause_and_wait(self, job_id: str, count: int) -> MultipleResults[str]:
         self.acquire(job_id)
         self.pause(job_id)
-        if then == "dies":
-            self.the_holder_dies_or_stalls_beyond_its_lease(job_id)
-        else:
-            self.release(job_id, 0, died=False)
+        return self.wait(job_id, 0, count, again=False)
+
+    @rule(job_id=jobs, end=st.sampled_from([None, "succeed", "fail"]), resumes=st.booleans())
+    def a_parent_pauses(self, job_id: str, end: str | None, resumes: bool) -> None:
+        """And its child ends meanwhile, or does not."""
+        if self.models[job_id].parent is None:
+            return
+        parent = job_id.rpartition("-")[0]
+        if end is not None:
+            self.acquire(job_id)
+        self.pause(parent)
+        if end is not None:
+            self.finish(job_id, 0, end)
+        if resumes:
+            self.resume(parent)
 
     # --- what always holds ---------------------------------------------------------------------------------
 
@@ -328,7 +350,11 @@ class JobRecord(RuleBasedStateMachine):
             cursor = page.next_cursor
             if cursor is None:
                 break
-        assert seen == [job_id for job_id, model in self.models.items() if model.owner == owner][::-1]
+        theirs = [job_id for job_id, model in self.models.items() if model.owner == owner][::-1]
+        assert seen == theirs
+        for state in {*self.touched.told[-2:]}:
+            page = self.store.list(state, limit=len(theirs) + 1, owner=owner)
+            assert [job.id for job in page.jobs] == [one for one in theirs if self.models[one].state is state]
 
     def teardown(self) -> None:
         self.events_are_as_the_model_says(self.models)

@@ -87,17 +87,18 @@ def test_every_job_that_asks_a_teacher_may_use_a_set_whose_manifest_is_damaged()
 def test_jobs_that_have_ended_use_nothing_and_the_others_are_named_oldest_first() -> None:
     store = MemoryJobStore()
     jobs = JobService(store, RememberingDispatcher(), KnownThings())
-    ids = [jobs.submit(distillation_spec())[0].id for _ in range(6)]
-    running, waiting, failed, succeeded, cancelled, queued = ids
+    ids = [jobs.submit(distillation_spec())[0].id for _ in range(7)]
+    running, waiting, failed, succeeded, cancelled, paused, queued = ids
     for job_id in (running, waiting, failed, succeeded):
         store.acquire(job_id, 60, 3)
     store.wait(waiting, 1, [(f"{waiting}-000", trials(WANTED.digest))])
     store.fail(failed, 1, Failure(code="diverged", detail="nan"))
     store.succeed(succeeded, 1, JobResult())
     jobs.cancel(cancelled)
+    jobs.pause(paused)
     jobs.submit(teacher_spec())
     found = jobs_that_may_use(WANTED, jobs, KnownThings())
-    assert set(found) == {running, waiting, f"{waiting}-000", queued}
+    assert set(found) == {running, waiting, f"{waiting}-000", paused, queued}
     assert found[-1] == f"{waiting}-000"
 
 
