@@ -20,6 +20,23 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
 }
 
 
+_NOISY = (
+    "PIL",
+    "aiobotocore",
+    "amqp",
+    "botocore",
+    "fsspec",
+    "httpcore",
+    "httpx",
+    "kombu",
+    "multipart",
+    "python_multipart",
+    "s3fs",
+    "urllib3",
+    "uvicorn.access",
+)
+
+
 class JsonFormatter(logging.Formatter):
     """Writes a record as one line of JSON; what came in as `extra` becomes fields."""
 
@@ -28,7 +45,11 @@ class JsonFormatter(logging.Formatter):
         self.service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line. JSON escapes control characters, so no input can forge a second line."""
+        """Return the line. JSON escapes control characters, so no input can forge a second line.
+
+        What JSON has no form for (NaN, a key that is no text, a circle) is told as Python writes it: a record
+        that cannot be written would be a traceback on standard error, which is no line of JSON.
+        """
         event: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -43,7 +64,14 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             event["error"] = record.exc_info[0].__name__
             event["traceback"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(event, default=str, ensure_ascii=True)
+        try:
+            return json.dumps(event, default=str, ensure_ascii=True, allow_nan=False)
+        except (ValueError, TypeError, RecursionError):
+            return json.dumps({key: _plain(value) for key, value in event.items()}, ensure_ascii=True)
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | bool | None) else repr(value)
 
 
 def configure_logging(service: str, level: str = "INFO") -> None:
@@ -53,7 +81,8 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("httpx", "httpcore", "kombu", "amqp", "uvicorn.access"):
+    # What these say for debugging repeats what others sent: headers, credentials, pieces of bodies.
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     for own in ("uvicorn", "uvicorn.error", "uvicorn.access", "celery"):
         logging.getLogger(own).handlers[:] = []

@@ -91,10 +91,12 @@ def test_hostile_archives_are_refused_and_leave_nothing(
     with largest(gateway.store) as most, RawClient(gateway.host, gateway.port) as client:
         for name, make in islice(datasets.items(), 0, None, sized(13, 1)):
             media_type, body = form([(b"name", b"evil")], [(b"a.zip", make())])
+            client.close()  # it may have been quiet for longer than the gateway waits
             status, answer = client.ask(request(b"POST", b"/v1/datasets", body, media_type))
             answers[name] = status, answer.decode()[:300]
         for name, make in islice(models.items(), 0, None, sized(3, 1)):
             media_type, body = form([(b"teacher", TRANSFORMERS)], [(b"a.zip", make())])
+            client.close()
             status, answer = client.ask(request(b"POST", b"/v1/teachers", body, media_type))
             answers[f"model: {name}"] = status, answer.decode()[:300]
     taken = {name: one for name, one in answers.items() if not 400 <= one[0] < 500}
