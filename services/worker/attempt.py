@@ -93,6 +93,7 @@ class Attempt:
             spec=self._grant.spec,
             children=self._grant.children,
             owner=self._grant.owner,
+            key_id=self._grant.key_id,
         )
         settings = self._settings
         with TrainingProcess(settings.training_module, order, settings.threads) as child:

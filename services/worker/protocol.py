@@ -41,6 +41,8 @@ class ChildOrder(Contract):
     """The ends of the child jobs that earlier attempts made, in the order they were sent."""
     owner: Name | None = None
     """Whose the job is, and so whose everything is that it makes."""
+    key_id: str | None = None
+    """The key on whose budget goes what it asks teachers; None where it was submitted without one."""
 
 
 class ChildMessage(Contract):

@@ -9,7 +9,7 @@ end
 
 local operations = {}
 
-function operations.submit(id, kind, spec, idempotency, digest, keep, wait, owner)
+function operations.submit(id, kind, spec, idempotency, digest, keep, wait, owner, key_id)
   if idempotency ~= '' then
     local key = prefix .. 'idempotency:' .. idempotency
     local before = redis.call('GET', key)
@@ -21,7 +21,9 @@ function operations.submit(id, kind, spec, idempotency, digest, keep, wait, owne
     end
     redis.call('SET', key, digest .. ' ' .. id, 'PX', keep)
   end
-  if redis.call('EXISTS', record_key(id)) == 0 then create(id, kind, spec, nil, owner ~= '' and owner, wait) end
+  if redis.call('EXISTS', record_key(id)) == 0 then
+    create(id, kind, spec, nil, owner ~= '' and owner, wait, key_id ~= '' and key_id)
+  end
   return { 'ok', 1, id, redis.call('HGETALL', record_key(id)) }
 end
 
@@ -90,7 +92,7 @@ function operations.acquire(id, lease, most, failure)
     ends[#ends + 1] = redis.call('HGETALL', record_key(child))
   end
   return { 'granted', job.epoch, job.attempts, redis.call('HGET', record_key(id), 'spec'), job.parent or '', ends,
-    job.owner or '' }
+    job.owner or '', redis.call('HGET', record_key(id), 'key') or '' }
 end
 
 function operations.renew(id, epoch, lease)
@@ -177,7 +179,7 @@ function operations.wait(id, epoch, children, wait)
   for _, child in ipairs(cjson.decode(children)) do
     local child_id, kind, spec = unpack(child)
     if redis.call('EXISTS', record_key(child_id)) == 0 then
-      create(child_id, kind, spec, id, job.owner, wait)
+      create(child_id, kind, spec, id, job.owner, wait, redis.call('HGET', record_key(id), 'key'))
       redis.call('SADD', unfinished_key(id), child_id)
       job.children[#job.children + 1] = child_id
     end

@@ -88,11 +88,13 @@ class RedisJobStore:
         idempotency_key: str | None = None,
         request_digest: str = "",
         owner: str | None = None,
+        key_id: str | None = None,
     ) -> tuple[JobView, bool]:
         """Create the record; see `JobStore.submit`."""
         answer = self._call(
             "submit", job_id, spec.kind, SPEC.dump_json(spec).decode(), _hashed(idempotency_key, owner),
             request_digest or "-", _milliseconds(IDEMPOTENCY_KEPT_S), self._resend_first_ms, owner or "",
+            key_id or "",
         )  # fmt: skip
         if answer[0] == "conflict":
             raise IdempotencyConflict(str(idempotency_key))
@@ -163,10 +165,17 @@ class RedisJobStore:
             answer = self._of(job_id, "acquire", *arguments, failure.model_dump_json())
         if answer[0] != "granted":
             return None
-        _, epoch, attempts, spec, parent, ends, owner = answer
+        _, epoch, attempts, spec, parent, ends, owner, key_id = answer
         children = tuple(to_child(child, record) for child, record in zip(ends[::2], ends[1::2], strict=True))
         return Grant(
-            job_id, epoch, attempts, SPEC.validate_json(spec), parent or None, children, owner or None
+            job_id,
+            epoch,
+            attempts,
+            SPEC.validate_json(spec),
+            parent or None,
+            children,
+            owner or None,
+            key_id or None,
         )
 
     def renew(self, job_id: str, epoch: int, lease_s: float) -> Signal:

@@ -69,7 +69,7 @@ local function move(job, state, more)
     state, job.epoch, job.attempts, more or ''))
 end
 
-local function create(id, kind, spec, parent, owner, wait)
+local function create(id, kind, spec, parent, owner, wait, key_id)
   local sequence = whole(redis.call('INCR', prefix .. 'sequence'))
   local job = { id = id, state = 'queued', kind = kind, sequence = sequence, epoch = 0, attempts = 0,
     owner = owner }
@@ -77,6 +77,7 @@ local function create(id, kind, spec, parent, owner, wait)
     'attempts', '0', 'until', '0', 'cancel', '0', 'resends', '0')
   if parent then set(job, 'parent', parent) end
   if owner then set(job, 'owner', owner) end
+  if key_id then set(job, 'key', key_id) end
   index_add(job, '*')
   due_at(id, now + tonumber(wait))
   move(job, 'queued')

@@ -36,6 +36,7 @@ class Record:
     ended_before: int = 0
     """Children that had ended when the job began to wait."""
     events: list[JobEvent] = field(default_factory=list)
+    key_id: str | None = None
 
     @property
     def state(self) -> JobState:
@@ -69,7 +70,12 @@ class Records:
         return record
 
     def create(
-        self, job_id: str, spec: JobSpec, parent: str | None = None, owner: str | None = None
+        self,
+        job_id: str,
+        spec: JobSpec,
+        parent: str | None = None,
+        owner: str | None = None,
+        key_id: str | None = None,
     ) -> Record:
         """Make one that is queued, or return the one that is there."""
         if job_id not in self._by_id:
@@ -82,7 +88,7 @@ class Records:
                 owner=owner,
             )
             due_at = self.now() + self._resend_first_s
-            self._by_id[job_id] = Record(view, len(self._by_id) + 1, due_at)
+            self._by_id[job_id] = Record(view, len(self._by_id) + 1, due_at, key_id=key_id)
             self._tell_state(self._by_id[job_id])
         return self._by_id[job_id]
 

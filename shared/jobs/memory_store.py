@@ -50,6 +50,7 @@ class MemoryJobStore:
         idempotency_key: str | None = None,
         request_digest: str = "",
         owner: str | None = None,
+        key_id: str | None = None,
     ) -> tuple[JobView, bool]:
         """Create the record; see `JobStore.submit`."""
         with self._lock:
@@ -62,7 +63,7 @@ class MemoryJobStore:
                         raise IdempotencyConflict(idempotency_key)
                     return self.get(its_id), its_id == job_id
                 self._keys[key] = (request_digest, job_id, now + IDEMPOTENCY_KEPT_S)
-            return self._records.create(job_id, spec, owner=owner).view, True
+            return self._records.create(job_id, spec, owner=owner, key_id=key_id).view, True
 
     def get(self, job_id: str) -> JobView:
         """Return the job as it is."""
@@ -148,7 +149,16 @@ class MemoryJobStore:
                 return None
             self._records.take(record, lease_s)
             view, children = record.view, self._records.ends_of_children(record)
-            return Grant(job_id, view.epoch, view.attempts, view.spec, view.parent, children, view.owner)
+            return Grant(
+                job_id,
+                view.epoch,
+                view.attempts,
+                view.spec,
+                view.parent,
+                children,
+                view.owner,
+                record.key_id,
+            )
 
     def renew(self, job_id: str, epoch: int, lease_s: float) -> Signal:
         """Keep the lease for another `lease_s` from now."""
@@ -214,7 +224,7 @@ class MemoryJobStore:
                 self._records.finish(record, JobState.CANCELLED)
                 return record.state
             for child_id, spec in children:
-                self._records.create(child_id, spec, job_id, record.view.owner)
+                self._records.create(child_id, spec, job_id, record.view.owner, record.key_id)
             self._records.change(record, attempts=record.view.attempts - 1)
             self._records.wait(record, [child_id for child_id, _ in children])
             return record.state

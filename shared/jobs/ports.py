@@ -24,6 +24,8 @@ class Grant:
     children: tuple[ChildJob, ...] = ()
     """The ends of the jobs that this one made in earlier attempts, in the order of its plan."""
     owner: str | None = None
+    key_id: str | None = None
+    """The key that it was submitted with, or the job that made it: what it asks teachers counts there."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class JobStore(Protocol):
         idempotency_key: str | None = None,
         request_digest: str = "",
         owner: str | None = None,
+        key_id: str | None = None,
     ) -> tuple[JobView, bool]:
         """Create the record, queued; return it and whether it is new.
 

@@ -47,7 +47,8 @@ class JobService:
     ) -> tuple[JobView, bool]:
         """Check, record and announce a job of this owner; return it and whether it is new.
 
-        What it asks teachers counts for the key of `key_id`. `catalogue` is what there is for this owner; None is all there is. The job may name nothing else.
+        `catalogue` is what there is for this owner; None is all there is. The job may name nothing else.
+        What it asks teachers counts for the key of `key_id`.
 
         Once this returns the job will reach a final state, even where no worker could be woken: the record is
         the truth, the message a hint, and the reconciler sends it again.

@@ -8,6 +8,7 @@ from shared.contracts.jobs import ChildJob, JobEventKind, JobResult, JobState, P
 from shared.contracts.specs import JobSpec
 from shared.errors import JobAlreadyFinal, LeaseLost
 from shared.jobs.ports import Grant, JobStore
+from shared.jobs.service import new_job_id
 from tests.support.job_store import FAILURE, LONG_S, RESULT, SHORT_S, running, states, submitted
 from tests.support.jobs import distillation_spec, teacher_spec
 
@@ -336,3 +337,25 @@ def test_a_parents_children_are_listed_newest_first_by_state_kind_and_page(store
     assert rest.next_cursor is None
     assert store.list(parent="j-no").jobs == ()
     assert [job.id for job in store.list(JobState.WAITING).jobs] == [parent]
+
+
+def test_a_grant_knows_the_key_that_its_job_was_submitted_with_and_so_do_those_of_its_children(
+    store: JobStore,
+) -> None:
+    job, _ = store.submit(new_job_id(), teacher_spec("parent"), owner="anna", key_id="abcdefgh0123")
+    grant = store.acquire(job.id, LONG_S, 3)
+    assert grant is not None
+    assert (grant.owner, grant.key_id) == ("anna", "abcdefgh0123")
+    children = plan(job.id, 2)
+    store.wait(job.id, grant.epoch, children)
+    for child, _ in children:
+        found = store.acquire(child, LONG_S, 3)
+        assert found is not None
+        assert found.key_id == "abcdefgh0123"
+
+
+def test_a_grant_of_a_job_without_a_key_has_none(store: JobStore) -> None:
+    job, _ = store.submit(new_job_id(), teacher_spec("alone"))
+    grant = store.acquire(job.id, LONG_S, 3)
+    assert grant is not None
+    assert grant.key_id is None

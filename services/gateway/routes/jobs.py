@@ -155,7 +155,7 @@ def submit(
     if isinstance(spec, TeacherImportSpec):
         caller.need(Scope.UPLOAD)
         check_without_files(spec, gateway, catalogue)
-    job, created = gateway.jobs.submit(spec, idempotency_key, caller.owner, catalogue)
+    job, created = gateway.jobs.submit(spec, idempotency_key, caller.owner, catalogue, caller.key_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if not created:
         response.status_code = status.HTTP_200_OK

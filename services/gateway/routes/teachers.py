@@ -142,7 +142,9 @@ async def add(
     else:
         raise UnsupportedMediaType(given or None, (MULTIPART, JSON))
     try:
-        job, _ = await anyio.to_thread.run_sync(gateway.jobs.submit, order, None, caller.owner, catalogue)
+        job, _ = await anyio.to_thread.run_sync(
+            gateway.jobs.submit, order, None, caller.owner, catalogue, caller.key_id
+        )
     except BaseException:
         await anyio.to_thread.run_sync(discard, order, gateway)
         raise
@@ -194,6 +196,6 @@ def check(
     """Submit the job that tries a teacher on a dataset; its report is a list of what was found."""
     teacher = catalogue.teacher(name)
     spec = TeacherCheckSpec(name=teacher.name, dataset=order.dataset, claimed_accuracy=order.claimed_accuracy)
-    job, _ = gateway.jobs.submit(spec, owner=caller.owner, catalogue=catalogue)
+    job, _ = gateway.jobs.submit(spec, owner=caller.owner, catalogue=catalogue, key_id=caller.key_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job

@@ -88,7 +88,7 @@ def build(
 
     Its result names the set. Later jobs that want the same answers find them and ask nothing.
     """
-    job, created = gateway.jobs.submit(spec, idempotency_key, caller.owner, catalogue)
+    job, created = gateway.jobs.submit(spec, idempotency_key, caller.owner, catalogue, caller.key_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if not created:
         response.status_code = status.HTTP_200_OK

@@ -16,12 +16,19 @@ from shared.contracts.teachers import MixedEnsemble, Nets, OnnxModel, TeacherDes
 def teacher_client(context: JobContext, patience_s: float = 120.0) -> TeacherClient:
     """Return who asks the teacher service for a job, with the worker's own key where it has one.
 
+    What is asked counts for the key that the job was submitted with, where the worker's may say so.
+
     Args:
         context: of the job.
         patience_s: how long to try while the service answers nothing.
     """
     settings = context.settings
-    return TeacherClient(settings.teacher_url, key=settings.teacher_key, patience_s=patience_s)
+    return TeacherClient(
+        settings.teacher_url,
+        key=settings.teacher_key,
+        account=context.order.key_id,
+        patience_s=patience_s,
+    )
 
 
 def ask_all(
