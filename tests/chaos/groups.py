@@ -26,6 +26,7 @@ _RECORD = (
 
 _IMAGES = (
     f"{_UNIT}/datasets/test_image_limits.py",
+    f"{_UNIT}/datasets/test_image_header_edges.py",
     f"{_UNIT}/datasets/test_image_headers.py",
     f"{_UNIT}/datasets/test_images.py",
 )
@@ -61,7 +62,10 @@ GROUPS: Mapping[str, Sequence[Target]] = {
     "limits": (
         Target("shared/datasets/images.py", _IMAGES),
         Target("shared/datasets/image_headers.py", _IMAGES),
-        Target("shared/adapters/web/boundary.py", [f"{_UNIT}/adapters/test_web_boundary.py"]),
+        Target(
+            "shared/adapters/web/boundary.py",
+            [f"{_UNIT}/adapters/test_web_boundary_edges.py", f"{_UNIT}/adapters/test_web_boundary.py"],
+        ),
         Target("services/gateway/access/limits.py", ["tests/unit/services/gateway/access/test_limits.py"]),
     ),
 }
