@@ -1,8 +1,8 @@
 """Half an hour of steady, modest work by everybody at once: nothing fails, and nothing grows.
 
 Redis, teacher, gateway and worker as real processes, with keys; predictions, jobs that ask the teacher,
-uploads, promotions, lists. `IMAGO_CHAOS_SOAK_S` sets the seconds. It runs beside the other chapters and leaves
-them most of the machine.
+uploads, promotions, lists. `IMAGO_CHAOS_SOAK_S` sets the seconds. It runs beside the other chapters and
+leaves them most of the machine.
 """
 
 import io
