@@ -44,7 +44,7 @@ class WorkerSettings(CommonSettings):
     heartbeat_file: Path | None = None
     """Touched each second while the worker is ready; left out, `worker.heartbeat` in the state directory."""
     checkpoint_s: float = Field(default=10.0, ge=0, le=3600)
-    """Least time between two checkpoints of a training; 0 writes one after every epoch."""
+    """Least time between two checkpoints of a training, at any step; 0 writes one after every epoch."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of a training process; left out, PyTorch decides."""
     memory_limit: Annotated[int | None, BeforeValidator(_bytes)] = Field(default=None, ge=1 << 24)

@@ -82,9 +82,11 @@ class CheckpointFolder:
             manifest = _Manifest.model_validate_json(self._manifest(number).read_bytes())
             weights = sha256_file(self._weights(number, manifest.weights))
         except (ValidationError, OSError) as error:
-            return self._refuse(number, str(error))
+            self._refuse(number, str(error))
+            return None
         if _signed(manifest.state, weights) != manifest:
-            return self._refuse(number, "its digest is not the one that it states")
+            self._refuse(number, "its digest is not the one that it states")
+            return None
         return manifest
 
     def _refuse(self, number: int, reason: str) -> None:
