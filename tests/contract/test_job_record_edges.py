@@ -78,10 +78,11 @@ def test_a_cancel_takes_the_place_of_a_pause(store: JobStore) -> None:
 def test_a_job_that_is_handed_back_comes_due_after_a_moment_and_not_at_once(store: JobStore) -> None:
     """Whoever hands it back sends its message as well."""
     grant = running(store)
+    began = time.monotonic()
     store.release(grant.job_id, grant.epoch)
-    assert list(store.claim_due()) == []
-    time.sleep(2 * SHORT_S)
-    assert list(store.claim_due()) == [grant.job_id]
+    while list(store.claim_due()) != [grant.job_id]:
+        assert time.monotonic() - began < 10
+    assert time.monotonic() - began >= 0.95 * SHORT_S - 0.002
 
 
 def test_each_message_is_sent_again_after_twice_the_wait_up_to_the_longest(store: JobStore) -> None:
@@ -135,6 +136,7 @@ def test_a_parent_that_wakes_comes_due_at_once_and_again_after_the_first_wait(st
 
 def test_the_estimate_of_a_waiting_parent_is_by_the_pace_of_its_children(store: JobStore) -> None:
     """Two of four have ended: the other two take as long again."""
+    began = time.monotonic()
     parent, children = waiting(store, 4)
     time.sleep(0.2)
     for child in children[:2]:
@@ -143,13 +145,14 @@ def test_the_estimate_of_a_waiting_parent_is_by_the_pace_of_its_children(store: 
     assert progress is not None
     assert (progress.done, progress.total) == (2, 4)
     assert progress.eta_s is not None
-    assert 0.15 <= progress.eta_s <= 5
+    assert 0.15 <= progress.eta_s <= time.monotonic() - began + 0.1
 
 
 def test_after_a_pause_the_estimate_counts_from_the_resume(store: JobStore) -> None:
     parent, children = waiting(store, 3)
     end(store, children[0])
     store.request_pause(parent)
+    began = time.monotonic()
     store.resume(parent)
     progress = store.get(parent).progress
     assert progress is not None
@@ -160,7 +163,7 @@ def test_after_a_pause_the_estimate_counts_from_the_resume(store: JobStore) -> N
     assert progress is not None
     # One since then, one to go.
     assert progress.eta_s is not None
-    assert 0.15 <= progress.eta_s <= 5
+    assert 0.15 <= progress.eta_s <= time.monotonic() - began + 0.1
 
 
 def test_a_parent_put_aside_is_not_due_and_its_children_neither(store: JobStore) -> None:
