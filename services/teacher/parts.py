@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Final, TypeVar
 
 import anyio
@@ -15,9 +15,12 @@ from services.teacher.budgets import Budgets
 from services.teacher.device import black, device_name
 from services.teacher.models import Teachers
 from services.teacher.settings import TeacherSettings
+from shared.adapters.web.access import Caller
+from shared.artefacts.owners import Owners
+from shared.artefacts.store import ArtefactStore
 from shared.contracts.teachers import Lane, TeacherDescription, TeacherView
 from shared.datasets.images import ImageLimits
-from shared.errors import DistillationError
+from shared.errors import DistillationError, TeacherNotFound
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,19 @@ class Parts:
     def image_limits(self) -> ImageLimits:
         """What one encoded image may cost."""
         return ImageLimits(size_bytes=self.settings.max_image_bytes, pixels=self.settings.max_image_pixels)
+
+    def sees(self, caller: Caller, name: str) -> bool:
+        """Tell whether a teacher of this name, if there is one, is there for the caller."""
+        return caller.confined_to is None or self._owners.may_see("teachers", name, caller.confined_to)
+
+    def need_seen(self, caller: Caller, name: str) -> None:
+        """Raise `TeacherNotFound` where the teacher is another owner's, as where there is none."""
+        if not self.sees(caller, name):
+            raise TeacherNotFound(name)
+
+    @cached_property
+    def _owners(self) -> Owners:
+        return ArtefactStore(self.settings.store_dir).owners
 
     async def aside(self, function: Callable[[], T], lane: Lane = "interactive") -> T:
         """Run a function that blocks on a thread; the event loop stays free."""

@@ -192,7 +192,9 @@ async def ask_soft_targets(
     body with a tensor `images`: uint8, N x height x width x channels, exactly as the teacher takes them.
     """
     came = time.monotonic()
-    payer = parts.budgets.payer(caller_of(request.scope), account)
+    caller = caller_of(request.scope)
+    parts.need_seen(caller, name)
+    payer = parts.budgets.payer(caller, account)
     answer_type = answers.chosen(accept)
     body_type = bodies.media_type(request)
     teacher, model = await parts.aside(partial(parts.teachers.hold, name, expected_digest))
@@ -239,10 +241,11 @@ async def ask_soft_targets(
     dependencies=[needs(Scope.TEACH)],
     responses=documented(STATUSES, *_STRANGERS),
 )
-async def list_teachers(parts: PartsDep) -> TeacherList:
-    """Return every teacher by name: classes in the order of the logits, input, digest."""
+async def list_teachers(request: Request, parts: PartsDep) -> TeacherList:
+    """Return the caller's teachers by name, an administrator's all: classes in order, input, digest."""
     found = await parts.aside(parts.teachers.describe_all)
-    return TeacherList(teachers=tuple(parts.view(teacher) for teacher in found))
+    caller = caller_of(request.scope)
+    return TeacherList(teachers=tuple(parts.view(one) for one in found if parts.sees(caller, one.name)))
 
 
 @router.get(
@@ -257,8 +260,9 @@ async def list_teachers(parts: PartsDep) -> TeacherList:
         200: VIEW_RESPONSE,
     },
 )
-async def describe_teacher(name: TeacherName, parts: PartsDep) -> Response:
+async def describe_teacher(name: TeacherName, request: Request, parts: PartsDep) -> Response:
     """Return one teacher: classes in the order of the logits, input, digest."""
+    parts.need_seen(caller_of(request.scope), name)
     view = parts.view(await parts.aside(partial(parts.teachers.describe, name)))
     body = view.model_dump_json().encode()
     return Response(body, media_type="application/json", headers={CONTENT_DIGEST: content_digest(body)})

@@ -15,6 +15,7 @@ from services.teacher.ledger import BLOCK_ROWS, Ledger
 from services.teacher.settings import TeacherSettings
 from shared.adapters.web.scopes import scope_of
 from shared.artefacts.keys import KeyStore
+from shared.artefacts.store import ArtefactStore
 from shared.contracts.budgets import BudgetList
 from shared.contracts.keys import KeyLimits, KeyMade, KeyRequest, Scope
 from tests.support.asgi_server import served
@@ -40,6 +41,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> TeacherSettings:
         state_dir=tmp_path_factory.mktemp("teacher"), device="cpu", auth="keys", max_rows=40, queue_rows=40
     )
     publish(settings.store_dir)
+    for owner in ("of-teach", "of-ten", "of-refused", "of-many", "late"):
+        ArtefactStore(settings.store_dir).owners.add("teachers", "shapes", owner)
     return settings
 
 
@@ -59,6 +62,7 @@ def keys(settings: TeacherSettings) -> dict[str, KeyMade]:
         "refused": key("refused", Scope.TEACH, rows=10),
         "paying": key("paying", Scope.JOBS, rows=30),
         "many": key("many", Scope.TEACH, rows=100_000),
+        "stranger": key("stranger", Scope.TEACH),
     }
 
 
@@ -127,6 +131,23 @@ def test_a_key_without_the_scope_is_told_which_one_is_missing(url, keys, ask):
     assert code(httpx.get(f"{url}/v1/budgets", headers=headers)) == (403, "scope-missing")
 
 
+def test_anothers_teacher_is_not_there(url, keys, ask):
+    headers = {"Authorization": f"Bearer {keys['stranger'].key}"}
+    assert httpx.get(f"{url}/v1/teachers", headers=headers).json() == {"teachers": []}
+    for found, missing in (
+        (httpx.get(f"{url}/v1/teachers/{name}", headers=headers) for name in ("shapes", "nobody")),
+        (ask("stranger", path=URL.replace("shapes", name)) for name in ("shapes", "nobody")),
+    ):
+        assert code(found) == code(missing) == (404, "teacher-not-found")
+        assert found.json()["detail"] == missing.json()["detail"].replace("nobody", "shapes")
+    assert (
+        httpx.get(
+            f"{url}/v1/teachers/shapes", headers=headers | {"Authorization": f"Bearer {keys['teach'].key}"}
+        ).status_code
+        == 200
+    )
+
+
 def test_a_key_that_is_revoked_stops_within_a_moment(settings, ask, keys):
     store = KeyStore(settings.store_dir)
     made = store.make(KeyRequest(name="late", owner="late", scopes=(Scope.TEACH,)))
@@ -167,6 +188,7 @@ def test_rows_are_taken_from_the_ledger_in_blocks_and_come_back_when_the_service
     made = KeyStore(settings.store_dir).make(
         KeyRequest(name="k", owner="k", scopes=(Scope.TEACH,), limits=limits)
     )
+    ArtefactStore(settings.store_dir).owners.add("teachers", "shapes", "k")
     ledger = Ledger(settings.ledger_path)
     with served(create_app(settings)) as url, httpx.Client(base_url=url) as client:
         for _ in range(3):
