@@ -2,9 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.adapters.oip_hosts import AllowedHosts
@@ -44,6 +44,8 @@ class CommonSettings(BaseSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", pattern=r"^(rediss?|unix)://.+"
     )
+    redis_url_file: Path | None = Field(default=None, validation_alias="REDIS_URL_FILE")
+    """A file with `redis_url`, which holds a password."""
     teacher_url: str = Field(
         default="http://127.0.0.1:8081",
         validation_alias="TEACHER_URL",
@@ -63,6 +65,20 @@ class CommonSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", validation_alias="LOG_LEVEL"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _redis_url_of_file(cls, given: dict[str, Any]) -> dict[str, Any]:
+        file = given.get("REDIS_URL_FILE", given.get("redis_url_file"))
+        if file is None:
+            return given
+        if given.keys() & {"REDIS_URL", "redis_url"}:
+            raise ValueError("REDIS_URL and REDIS_URL_FILE are both set; one of them is enough")
+        try:
+            return given | {"REDIS_URL": Path(file).read_text(encoding="ascii").strip()}
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+            raise ValueError(f"REDIS_URL_FILE: {file} cannot be read: {reason}") from None
 
     @field_validator("teacher_key_file")
     @classmethod
@@ -92,6 +108,9 @@ class CommonSettings(BaseSettings):
         return self.state_dir / "cache" / "transfer_sets"
 
 
+_SECRET: Final = frozenset({"REDIS_URL"})
+"""Variables whose values are not repeated."""
+
 SettingsT = TypeVar("SettingsT", bound=CommonSettings)
 
 
@@ -104,5 +123,10 @@ def load(settings: type[SettingsT]) -> SettingsT:
         for problem in error.errors(include_url=False):
             field = ".".join(map(str, problem["loc"]))
             variable = field if field.isupper() else f"{prefix}{field}".upper()
-            sys.stderr.write(f"{variable}: {problem['msg']}, got {problem.get('input')!r}\n")
+            if not field:  # about several, and the input is all of them
+                sys.stderr.write(f"{problem['msg'].removeprefix('Value error, ')}\n")
+            elif variable in _SECRET:
+                sys.stderr.write(f"{variable}: {problem['msg']}\n")
+            else:
+                sys.stderr.write(f"{variable}: {problem['msg']}, got {problem.get('input')!r}\n")
         raise SystemExit(2) from None

@@ -1,7 +1,9 @@
 """A Redis of one's own: which server is taken, and how it keeps every write that it acknowledged."""
 
+import hashlib
 import importlib.util
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,6 +13,9 @@ import redis
 
 from services.cli.child import Child
 from services.cli.errors import StackFailed
+from services.cli.secret_files import write_private
+
+USERS = "users.acl"
 
 
 def find_server() -> Path:
@@ -35,12 +40,36 @@ def find_server() -> Path:
     )
 
 
+def password_of(directory: Path) -> str:
+    """Return the password of the server of a directory; it is made, and kept, where there is none.
+
+    The address is of this machine alone, but everybody on it reaches that. No command line shows the
+    password, and what Redis reads holds its digest.
+    """
+    file = directory / "password"
+    if not file.exists():
+        write_private(file, secrets.token_urlsafe(32))
+    password = file.read_text()
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    write_private(directory / USERS, f"user default reset on #{digest} ~* &* +@all\n")
+    return password
+
+
+def url_of(port: int, password: str) -> str:
+    """Return the address of a server of this machine."""
+    return f"redis://:{password}@127.0.0.1:{port}/0"
+
+
 def server_command(server: Path, directory: Path, port: int) -> list[str]:
-    """Return the command of a server on 127.0.0.1 that has each write on the disk before it answers."""
+    """Return the command of a server on 127.0.0.1 that has each write on the disk before it answers.
+
+    `password_of` has written whom it lets in.
+    """
     options = {
         "bind": "127.0.0.1",
         "port": str(port),
         "dir": str(directory),
+        "aclfile": str(directory / USERS),
         "appendonly": "yes",
         "appendfsync": "always",
         "save": "",

@@ -140,9 +140,10 @@ class Stack:
         directory = self.state_dir / "redis"
         directory.mkdir(parents=True, exist_ok=True)
         local_redis.check_readable(server, directory)
+        password = local_redis.password_of(directory)
         for attempt in range(1, _REDIS_PORTS_TRIED + 1):
             port = free_port("127.0.0.1")
-            url = f"redis://127.0.0.1:{port}/0"
+            url = local_redis.url_of(port, password)
             command = local_redis.server_command(server, directory, port)
             child = self._launch("redis", command, os.environ, local_redis.readiness(url))
             try:
@@ -188,6 +189,7 @@ class Stack:
             "WORKER_HEALTH_PORT": str(health.port),
             "PYTHONPATH": os.pathsep.join(paths),
         }
+        environment.pop("REDIS_URL_FILE", None)  # it is in REDIS_URL already
         if self._settings.data_dir is not None:
             environment["IMAGO_DATA_DIR"] = str(self._settings.data_dir.expanduser().resolve())
         return environment

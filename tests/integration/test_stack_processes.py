@@ -115,12 +115,26 @@ def up(place: Place) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
+def own_redis(place: Place, url: str) -> redis.Redis:
+    """Return a client of the Redis that a stack has started."""
+    return redis.Redis.from_url(url, password=local_redis.password_of(place.state_dir / "redis"))
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
 def test_a_stack_runs_and_stops_in_order(place: Place):
     with Stack(CliSettings(), commands=COMMANDS) as stack:
         state = stack.start()
         pids = place.pids()
-        with redis.Redis.from_url(state.redis_url) as client:
+        with own_redis(place, state.redis_url) as client:
             config = client.config_get("*")
+        with redis.Redis.from_url(state.redis_url) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
         assert len(alive(pids)) == 4
         assert read_stack(place.state_dir) == state
         assert state.gateway_url == f"http://127.0.0.1:{place.environment['GATEWAY_PORT']}"
@@ -139,7 +153,7 @@ def test_what_redis_acknowledged_is_there_in_the_next_stack(place: Place):
     def with_redis(ask: Callable[[redis.Redis], object]) -> object:
         with (
             Stack(CliSettings(), commands=COMMANDS) as stack,
-            redis.Redis.from_url(stack.start().redis_url) as client,
+            own_redis(place, stack.start().redis_url) as client,
         ):
             return ask(client)
 
@@ -273,7 +287,8 @@ def test_a_child_that_dies_is_started_again(place: Place):
         for name in ("gateway", "redis"):
             os.kill(state.pids[name], signal.SIGKILL)
         until(lambda: len(place.diary) == 4)
-        until(lambda: local_redis.answers(state.redis_url))
+        with own_redis(place, state.redis_url) as client:
+            until(lambda: answers(client))
         pids = place.pids()
     assert [line.split()[0] for line in place.diary if " begins " in line].count("gateway") == 2
     assert any("gateway ended with status -9 and is started again" in words for words in told)

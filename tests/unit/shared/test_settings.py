@@ -77,3 +77,44 @@ def test_a_file_without_one_key_is_told_at_start_without_what_is_in_it(
     assert "TEACHER_KEY_FILE" in told
     assert "secret" not in told
     assert "two words" not in told
+
+
+def test_the_address_of_redis_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    file = tmp_path / "redis_url"
+    file.write_text("redis://worker:secret@redis:6379/0\n")
+    monkeypatch.setenv("REDIS_URL_FILE", str(file))
+    settings = load(CommonSettings)
+    assert settings.redis_url == "redis://worker:secret@redis:6379/0"
+    assert "redis_url" in settings.model_fields_set
+
+
+@pytest.mark.parametrize(
+    ("content", "both", "told"),
+    [
+        (None, False, "REDIS_URL_FILE"),
+        ("secret", False, "REDIS_URL:"),
+        ("redis://:secret@redis/0", True, "both set"),
+    ],
+)
+def test_a_file_without_an_address_of_redis_is_told_without_what_is_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    both: bool,
+    told: str,
+):
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    if both:
+        monkeypatch.setenv("REDIS_URL", "redis://:secret@other/0")
+    file = tmp_path / "redis_url"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("REDIS_URL_FILE", str(file))
+    with pytest.raises(SystemExit) as left:
+        load(CommonSettings)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "secret" not in said

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.cli.errors import StackFailed, line
-from services.cli.local_redis import check_readable, find_server, server_command
+from services.cli.local_redis import check_readable, find_server, password_of, server_command, url_of
 
 
 def program(path: Path, says: str = "") -> Path:
@@ -59,3 +59,13 @@ def test_an_older_server_that_would_not_see_the_jobs_is_refused(tmp_path: Path, 
             check_readable(server, directory)
     else:
         check_readable(server, directory)
+
+
+def test_the_password_is_kept_for_the_next_start_and_for_nobody_else(tmp_path: Path):
+    password = password_of(tmp_path)
+    assert len(password) >= 40
+    assert password_of(tmp_path) == password
+    assert (tmp_path / "password").stat().st_mode & 0o077 == 0
+    assert password not in (tmp_path / "users.acl").read_text()
+    assert password not in " ".join(server_command(Path("/redis-server"), tmp_path, 1234))
+    assert url_of(1234, password) == f"redis://:{password}@127.0.0.1:1234/0"

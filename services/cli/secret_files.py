@@ -1,0 +1,25 @@
+"""Files that hold secrets."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file as a whole; at no moment may anybody read it whom `mode` keeps out.
+
+    Args:
+        path: of the file; its folder is made where it is not there.
+        text: what it is to hold.
+        mode: who may read it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, mode)
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
