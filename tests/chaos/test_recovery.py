@@ -49,7 +49,7 @@ def test_a_job_of_a_killed_worker_runs_again_within_its_lease_and_two_seconds(
     with fleet(redis_server, tmp_path, lease_s=lease_s) as workers:
         workers.start()
         for _ in range(rounds):
-            workers.start().wait_until_ready()
+            eventually(workers.start().is_ready, 120, "the worker is ready")
             job_id = workers.submit(epochs=40)
             victim = holder(workers, job_id)
             eventually(lambda job_id=job_id: steps_done(workers, job_id) >= 3, 20, "a checkpoint is made")
@@ -93,8 +93,8 @@ def test_a_worker_that_is_paused_beyond_its_lease_writes_nothing_when_it_wakes(
     turn = threading.Lock()
     with fleet(redis_server, tmp_path, lease_s=1, reconcile_s=0.2) as workers:
         started = [workers.start() for _ in range(2 * at_once + 1)]
-        for worker in started:
-            worker.wait_until_ready()
+        for worker in started:  # many at once, on a machine that may have much else to do
+            eventually(worker.is_ready, 120, "the worker is ready")
 
         def pause(times: int, steps: int) -> None:
             for number in range(times):
@@ -175,7 +175,7 @@ def digest(state_dir: Path) -> str:
 def test_a_training_that_is_stopped_again_and_again_ends_with_the_weights_of_an_undisturbed_one(
     redis_server: RedisServer, tmp_path: Path, sized, told
 ):
-    stops = sized(2, 10)
+    stops = sized(1, 10)
     spec = TeacherSpec(
         name="real-teacher",
         dataset="mnist-5k",
@@ -194,7 +194,7 @@ def test_a_training_that_is_stopped_again_and_again_ends_with_the_weights_of_an_
             shutdown_grace_s=20,
         ) as workers,
     ):
-        worker = workers.start().wait_until_ready()
+        worker = workers.start()
         assert workers.final(workers.submit_unchecked(spec), 120).state is JobState.SUCCEEDED
         undisturbed = digest(tmp_path)
         job_id = workers.submit_unchecked(spec)

@@ -20,6 +20,7 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.student_bundles import DIGIT_INPUT, DIGITS, card, mlp_onnx
 from tests.support.teachers import publish, random_tensors, start_teacher, stop
+from tests.support.worker_process import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -116,11 +117,11 @@ def test_whatever_redis_does_each_submission_is_answered_in_time_and_each_201_en
     sized,
     told,
 ):
-    rounds, seconds, submitters = sized((1, 2.5, 4), (4, 4.0, 16))
+    rounds, seconds, submitters = sized((1, 4.0, 4), (4, 4.0, 16))
     over, keys = threading.Event(), itertools.count()
     with fleet(redis_server, tmp_path) as workers, Asking(gateway.url) as asking:
         for _ in range(2):
-            workers.start(concurrency=4).wait_until_ready()
+            workers.start(concurrency=4)
         # The first job of a gateway loads Celery, which is no matter of Redis.
         httpx.post(f"{gateway.url}/v1/jobs", json=SPEC, timeout=60).raise_for_status()
         threads = [Submitter(gateway.url, keys, over) for _ in range(submitters)]
@@ -147,7 +148,7 @@ def test_whatever_redis_does_each_submission_is_answered_in_time_and_each_201_en
         f"{what}: slowest answer",
         f"{longest:.2f} s, of {len(answers):,} ({refused} times 503 with Retry-After, {len(odd)} others)",
         f"{MOST_S} s, 201 or 503",
-        held=not odd and refused > 0 and longest <= sized(MOST_S + 5, MOST_S),
+        held=not odd and refused >= sized(0, 1) and longest <= sized(MOST_S + 5, MOST_S),
     )
     well = sum(artefact_is_its_own(job, tmp_path) for job in ends)
     told(
@@ -176,7 +177,8 @@ def test_predictions_go_on_when_redis_worker_and_teacher_are_killed(
     TrafficFile(tmp_path / "store" / "students").write(policy)
     try:
         with fleet(redis_server, tmp_path) as workers:
-            worker = workers.start().wait_until_ready()
+            worker = workers.start()
+            eventually(worker.is_ready, 120, "the worker is ready")
             with Asking(asked.url) as asking:
                 time.sleep(1)
                 for kill in (

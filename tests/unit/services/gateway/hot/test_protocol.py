@@ -324,6 +324,24 @@ def test_a_request_that_came_before_is_answered_alike_without_the_parser(hosts, 
     assert len(taken) == 2
 
 
+def test_a_connection_on_which_all_heads_are_known_is_not_cut_for_want_of_one(hosts, monkeypatch, parsed):
+    monkeypatch.setattr("shared.adapters.web.bounded.HEAD_S", 0.3)
+    monkeypatch.setattr("shared.adapters.web.bounded._LOOK_S", 0.05)
+    request = raw(PATH, IMAGE, {})
+    host, port = hosts["short"].split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as first:
+        first.sendall(request)
+        received(first)
+    parsed.clear()
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            client.sendall(request)
+            assert received(client)[0] == b"HTTP/1.1 200 OK"
+            time.sleep(0.02)
+    assert parsed == []
+
+
 def test_what_comes_after_a_request_whose_head_is_known_is_answered_next(hosts, parsed):
     known, other = raw(PATH + "?top=2", IMAGE, {}), b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     host, port = hosts["short"].split(":")
