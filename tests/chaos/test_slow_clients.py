@@ -66,7 +66,7 @@ async def dribbled(target: Target, beginning: bytes, within_s: float) -> bytes:
         while not answer.done() and not writer.is_closing():
             writer.write(b"a")
             await asyncio.wait({answer}, timeout=0.5)
-        return answer.result()
+        return await answer
 
 
 def test_liveness_goes_on_beside_connections_that_say_nothing(
@@ -104,8 +104,8 @@ def test_a_head_that_dribbles_in_is_given_up(
         6,
         f"{slow} heads of two bytes a second",
         f"ended {dict(endings)} after {took_s:.1f} s; liveness failed {len(live.failed)}",
-        f"each 408 within {2 * HEAD_S:.0f} s, liveness never fails",
-        held=endings == {b"HTTP/1.1 408": slow} and took_s < 2 * HEAD_S and not live.failed,
+        f"each 408 within {3 * HEAD_S:.0f} s, liveness never fails",
+        held=endings == {b"HTTP/1.1 408": slow} and took_s < 3 * HEAD_S and not live.failed,
     )
 
 
@@ -114,7 +114,8 @@ def test_a_body_that_dribbles_in_is_given_up(gateway: Target, sized: Callable[..
     if sized(0, 1):
         began = time.monotonic()
         answers = asyncio.run(_dribbled_bodies(gateway))
-        assert [answer[:12] for answer in answers] == [b"HTTP/1.1 408"] * 2 + [b""], answers
+        # Their requests are under way: an answer of ours could be read as a part of another.
+        assert answers == [b""] * 3
         assert time.monotonic() - began < 2 * BODY_S
     assert gateway.is_same()
 
@@ -128,7 +129,6 @@ async def _dribbled_bodies(target: Target) -> list[bytes]:
     return await asyncio.gather(
         dribbled(target, HEAD + length, 2 * BODY_S),
         dribbled(target, form + length, 2 * BODY_S),
-        # Its request is under way in the app: an answer of ours could be read as a part of the app's.
         dribbled(target, app, 2 * BODY_S),
     )
 
