@@ -6,10 +6,13 @@ A key is how their names begin (`Mutant.name`).
 _FILES = "shared/artefacts/files.py: "
 _CHECKPOINTS = "shared/artefacts/checkpoints.py: "
 
+_MEMORY = "shared/jobs/memory_records.py: "
 _RECORD = "shared/adapters/redis_jobs_record.lua: "
 
 EQUIVALENT: dict[str, str] = {
     _RECORD + "load: if not found[1] then": "every record has a state and a kind",
+    _MEMORY + "Record: 0.0": "a time a second around the clock's beginning is as long ago",
+    _MEMORY + "Records._put_aside: 0.0": "a lease until a second after the clock's beginning is over as well",
     _RECORD + "put_aside: job.pause = false": "nothing reads it before the record is loaded again",
     "shared/datasets/images.py: _check_header: data.rfind(_PNG_END) < 0  →  data.rfind(_PNG_END) <= 0": (
         "a PNG begins with its signature, so its end is not at 0"

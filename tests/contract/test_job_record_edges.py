@@ -72,6 +72,7 @@ def test_a_cancel_takes_the_place_of_a_pause(store: JobStore) -> None:
     store.request_cancel(grant.job_id)
     signal = store.look(grant.job_id, grant.epoch)
     assert (signal.cancel_requested, signal.pause_requested) == (True, False)
+    assert store.events(grant.job_id)[-1].data.get("cancel_requested") is True
     assert store.release(grant.job_id, grant.epoch) is JobState.CANCELLED
 
 
