@@ -61,7 +61,7 @@ _HEALTH_S: Final = 2.0
 _HEALTH_BYTES: Final = 1 << 16
 _CONNECT_S: Final = 2.0
 """A connection nearby is there at once or not at all; one lost packet is sent again after 1 s."""
-_WRONG_ANSWERS: Final = 5
+_WRONG_ANSWERS: Final = 10
 """After so many to one request it is the teacher that answers so, and not what lies between."""
 _LOOK_UP_S: Final = 0.2
 """How often `should_stop` is asked while answers are awaited."""

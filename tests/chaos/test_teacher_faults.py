@@ -135,7 +135,7 @@ def test_the_transfer_set_is_the_same_through_every_fault(world, undisturbed, si
     equal, struck = 0, world.proxy.struck
     began = time.monotonic()
     for run in range(runs):
-        with world.proxy.during(*met, every=2 + run % 3):
+        with world.proxy.during(*met, every=3 + run % 2):
             equal += world.build() == undisturbed
     struck = world.proxy.struck - struck
     told(

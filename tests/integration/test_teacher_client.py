@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 from services.teacher.app import create_app
 from services.teacher.settings import TeacherSettings
 from shared import logs
-from shared.adapters import teacher_replicas
+from shared.adapters import teacher_client, teacher_replicas
 from shared.adapters.content_digest import content_digest
 from shared.adapters.teacher_client import TeacherClient
 from shared.contracts.teachers import TeacherView
@@ -333,6 +333,7 @@ def test_an_answer_that_does_not_come_in_time_is_tried_again():
     ],
 )
 def test_an_answer_that_is_not_what_was_asked_for_is_tried_again_a_few_times(answer, monkeypatch):
+    monkeypatch.setattr(teacher_client, "_WRONG_ANSWERS", 5)
     monkeypatch.setattr(teacher_replicas, "jittered_s", lambda _times: 0.01)
     with scripted(lambda n, rows: fine(rows) if n == 4 else answer) as (url, requests):
         with TeacherClient(url) as client:
@@ -422,6 +423,7 @@ def test_a_key_that_the_service_refuses_is_told_with_the_variable_that_names_it(
 
 @pytest.mark.parametrize("headers", [HEADERS | {"X-Teacher-Digest": "cd" * 32}, {"X-Temperature": "2.0"}])
 def test_an_answer_of_another_teacher_is_refused(headers, monkeypatch):
+    monkeypatch.setattr(teacher_client, "_WRONG_ANSWERS", 3)
     monkeypatch.setattr(teacher_replicas, "jittered_s", lambda _times: 0.01)
     answer = Answer(save({"logits": np.zeros((3, 4), np.float32)}), headers=headers)
     with (
@@ -613,7 +615,8 @@ def test_a_teacher_that_tempers_answers_float16_at_t_1(service, teacher):
     np.testing.assert_allclose(halves, expected, rtol=2e-3, atol=1e-3)
 
 
-def test_rows_that_are_not_finite_are_named():
+def test_rows_that_are_not_finite_are_named(monkeypatch):
+    monkeypatch.setattr(teacher_client, "_WRONG_ANSWERS", 1)
     logits = np.zeros((3, 4), np.float32)
     logits[1, 2] = np.inf
     answer = Answer(save({"logits": logits}), headers=HEADERS)
