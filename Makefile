@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up experiments check format test chaos test-compose bench-teacher bench-serving openapi clean
+.PHONY: help setup demo up experiments check format test chaos sbom audit test-compose bench-teacher bench-serving openapi clean
 
 help:  ## Say what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,19 @@ test: $(DEV)  ## Run the whole test suite but the containers, in TEST_PROCESSES 
 
 chaos: $(DEV)  ## Break everything on purpose, at full size, and print what was lost; takes 40 minutes.
 	$(BIN)/python -m tests.chaos $(CHAOS_OPTIONS)
+
+sbom: $(DEV)  ## Write what is installed, with licences, as sbom.cdx.json (CycloneDX).
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --of JSON -o sbom.cdx.json
+
+# A tool with many needs of its own, which are none of the project's.
+audit: .venv/audit  ## Ask the database of PyPI about known holes in constraints.txt; needs the network.
+	@.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip || { echo \
+	  "make audit: a hole was found, or not all of the packages could be looked up; what is above says which." \
+	  "tests/unit/test_minimum_versions.py holds what was known, and needs no network." >&2; exit 1; }
+
+.venv/audit: | .venv/bin/python
+	$(BIN)/python -m venv $@
+	$@/bin/python -m pip install --disable-pip-version-check -q pip-audit==2.10.1
 
 bench-serving: $(DEV)  ## Compare the gateway with others: make bench-serving PEERS=mosec,litserve,bentoml
 	$(BIN)/python -m benchmarks.serving --peers "$(PEERS)" $(BENCH_OPTIONS)

@@ -1,0 +1,75 @@
+"""Versions below which a hole is known: neither installed, nor pinned, nor allowed by pyproject.toml."""
+
+import re
+import tomllib
+from importlib.metadata import distributions, version
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HOLES = {
+    "pillow": ("13.0.0", "CVE-2026-112403: heap overflow in the JPEG decoder; CVE-2026-40192"),
+    "python-multipart": ("0.0.34", "CVE-2026-24486, -40347, -42561, -53537, -53538; CVE-2024-53981, -24762"),
+    "starlette": ("1.10", "CVE-2026-54283, CVE-2025-62727, CVE-2025-54121, CVE-2024-47874"),
+    "h11": ("0.16", "CVE-2025-43859: request smuggling"),
+    "torch": ("2.13", "CVE-2026-24747 and CVE-2025-32434: code run by weights_only=True"),
+    "celery": ("5.7.0", "workers that take no more work after Redis was away"),
+    "kombu": ("5.7.0", "the same"),
+}
+"""The lowest version that is good, and what was wrong before."""
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def allowed() -> dict[str, list[Requirement]]:
+    """Return what pyproject.toml asks for, in all extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    found: dict[str, list[Requirement]] = {}
+    for one in map(Requirement, lines):
+        found.setdefault(normalised(one.name), []).append(one)
+    return found
+
+
+def pinned() -> dict[str, Version]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {normalised(name): Version(version) for name, version in pairs}
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_what_is_installed_has_no_known_hole(name: str):
+    assert Version(version(name)) >= Version(HOLES[name][0]), HOLES[name][1]
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_what_is_pinned_has_no_known_hole(name: str):
+    assert pinned()[name] >= Version(HOLES[name][0]), HOLES[name][1]
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_an_installation_without_the_pins_has_no_known_hole(name: str):
+    bounds = [
+        Version(one.version)
+        for requirement in allowed()[name]
+        for one in requirement.specifier
+        if one.operator in (">=", "==")
+    ]
+    assert len(bounds) == len(allowed()[name]), "each has a lower bound"
+    assert min(bounds) >= Version(HOLES[name][0]), HOLES[name][1]
+
+
+def test_what_is_needed_is_pinned_and_installed_as_it_is_pinned():
+    found = {normalised(one.metadata["Name"]): Version(one.version) for one in distributions()}
+    pins = pinned()
+    # Without what a build adds to its number, such as +cpu.
+    assert {name for name in found.keys() & pins.keys() if found[name].public != pins[name].public} == set()
+    needed = {normalised(one.name) for some in allowed().values() for one in some}
+    assert needed - pins.keys() == set()
