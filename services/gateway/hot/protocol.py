@@ -10,8 +10,6 @@ which gives the same answers. Tests send the same requests both ways.
 import math
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from services.gateway.hot import heads
 from services.gateway.hot.asked import DEADLINE_HEADER
 from services.gateway.hot.exchange import Exchange
@@ -19,6 +17,7 @@ from services.gateway.hot.heads import Head
 from services.gateway.routes.predictions import CANARY_HEADER, IMAGE_TYPES, PATH
 from services.gateway.state import Gateway
 from shared.adapters.web.access import ANYBODY, Caller
+from shared.adapters.web.bounded import BODY_S, BoundedProtocol
 from shared.adapters.web.problems import CLIENT_GONE
 
 _PATH = PATH.encode()
@@ -34,7 +33,7 @@ _CANARY = CANARY_HEADER.lower().encode()
 _NEVER = math.inf
 
 
-class HotProtocol(HttpToolsProtocol):
+class HotProtocol(BoundedProtocol):
     """One connection."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
@@ -65,6 +64,8 @@ class HotProtocol(HttpToolsProtocol):
             if head and found and gateway and self._may_take(found.length):
                 caller = _caller(gateway, found)
                 if caller is not None:
+                    # Nobody waits for a head: the parser, which would say so, is passed by.
+                    self._since = _NEVER
                     self._begin(Exchange(self, gateway, found, caller))
                     self._missing = found.length
                     self._take(data[len(head) :])
@@ -85,17 +86,21 @@ class HotProtocol(HttpToolsProtocol):
         self._taking = None
         exchange.answer()
         if len(data) > lacking:
-            self.data_received(data[lacking:])
+            # By the parser, whatever follows: to come back here would go deeper with each of many requests.
+            self._head = None
+            super().data_received(data[lacking:])
 
     def on_message_begin(self) -> None:
         """Begin a request; the scope of ASGI is made where it is needed."""
         self._parsing = True
+        self.head_begins()
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         """Take the request, or pass it on."""
+        self.head_ends()
         url = self.url
         given, self._head = self._head, None
         if url.startswith(_PATH) and (url == _PATH or url.startswith(_QUERY)):
@@ -119,6 +124,7 @@ class HotProtocol(HttpToolsProtocol):
         if self._taking is None:
             super().on_body(body)
         else:
+            self.body_comes(len(body))
             self._taking.pieces.append(body)
 
     def on_message_complete(self) -> None:
@@ -127,8 +133,15 @@ class HotProtocol(HttpToolsProtocol):
         if self._taking is None:
             super().on_message_complete()
             return
+        self.request_ends()
         exchange, self._taking = self._taking, None
         exchange.answer()
+
+    def is_overdue(self, now: float) -> bool:
+        """Tell whether a request takes longer to arrive than it may."""
+        if self._missing and self._taking is not None:
+            return now - self._taking.began > BODY_S
+        return super().is_overdue(now)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count a client that left before its request was whole."""
