@@ -139,6 +139,16 @@ def test_the_gateway_takes_no_work_and_health_may_ask_whether_redis_lives(server
             client.get("imago:job:x")
 
 
+def test_what_was_written_is_there_after_a_restart(server: AclRedis, jobs: Jobs) -> None:
+    """Redis reads its file by the rights of the default user, who is off."""
+    kept = jobs.submit("kept")
+    server.stop()
+    server.start()
+    assert jobs.store.get(kept).state is JobState.QUEUED
+    jobs.dispatcher.send(kept)
+    assert server.denials() == []
+
+
 def test_a_stranger_is_refused_before_anything(server: AclRedis) -> None:
     with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()

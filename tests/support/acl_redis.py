@@ -18,19 +18,26 @@ class AclRedis:
     """One server. The password of each user is its name."""
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         users = directory / "users.acl"
         users.write_text(acl_file({role: role for role in RULES}) + f"user {ADMIN} on >{ADMIN} ~* &* +@all\n")
         self.port = free_port()
+        self.admin = self.client(ADMIN)
+        self.start()
+
+    def start(self) -> None:
+        """Start, with what was written before."""
+        users = self._directory / "users.acl"
         self.process = subprocess.Popen(
             [
                 *(find_redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
-                *("--dir", str(directory), "--aclfile", str(users)),
+                *("--appendonly", "yes", "--appendfsync", "always"),
+                *("--dir", str(self._directory), "--aclfile", str(users)),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             preexec_fn=_die_with_parent,
         )
-        self.admin = self.client(ADMIN)
         eventually(self._answers, 20, "Redis answers")
 
     def _answers(self) -> bool:
@@ -50,7 +57,10 @@ class AclRedis:
         """Return what was denied. What a client calls itself is no matter: it goes on without."""
         return [one for one in self.admin.acl_log() if one["object"] not in ("client", "client|setinfo")]
 
-    def close(self) -> None:
-        self.admin.close()
+    def stop(self) -> None:
         self.process.terminate()
         self.process.wait(timeout=20)
+
+    def close(self) -> None:
+        self.admin.close()
+        self.stop()

@@ -42,7 +42,7 @@ def test_what_redis_reads_holds_no_password(tmp_path: Path):
         password = re.search(r":([\w-]{43})@", (tmp_path / url).read_text())
         assert password is not None
         assert password[1] not in users
-    assert "user default reset off" in users
+    assert "user default reset off ~* &* +@all" in users
 
 
 def test_secrets_of_ones_own_are_used(tmp_path: Path):
