@@ -1,8 +1,8 @@
 """Bringing a teacher: what the gateway takes in, what it refuses, and what it leaves behind."""
 
 import io
-import os
 import json
+import os
 import pickle
 import zipfile
 from typing import Any
