@@ -4,6 +4,7 @@ Each service owns the table from error to status; a more special class wins over
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -64,7 +65,7 @@ def error_response(error: DistillationError, status: int) -> Response:
     """Return a deliberate error as a response, with what HTTP says with it in its headers."""
     headers = {}
     if isinstance(error, Unavailable):
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     elif isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     return problem_response(problem_of(error, status), headers)

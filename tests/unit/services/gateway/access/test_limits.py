@@ -9,6 +9,7 @@ from services.gateway.access import limits
 from services.gateway.access.limits import REFUSED, KeyLimiter
 from shared.adapters.redis_limits import Left, Spent, Standing
 from shared.adapters.web.access import ANYBODY, Caller
+from shared.adapters.web.problems import error_response
 from shared.contracts.keys import KeyLimits, Scope
 from shared.errors import JobStoreUnavailable, QuotaExceeded, RateExceeded
 
@@ -315,3 +316,8 @@ def test_being_alone_is_said_once_and_so_is_its_end(
         "limits of keys are not shared: each process counts its part by itself",
         "limits of keys are shared again",
     ]
+
+
+def test_the_answer_says_whole_seconds_after_which_it_is_not_refused_again():
+    for wait_s, header in ((0.02, "1"), (1.0, "1"), (1.2, "2")):
+        assert error_response(RateExceeded(5, wait_s), 429).headers["retry-after"] == header
