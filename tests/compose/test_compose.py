@@ -61,8 +61,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def client(stack: Stack) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=stack.gateway_url(), timeout=30) as client:
+    with asking(stack) as client:
         yield client
+
+
+def asking(stack: Stack) -> httpx.Client:
+    """Return a client with the first key, as whoever has started the containers finds it."""
+    key = stack.execute("gateway", "cat", "/secrets/admin_key").stdout.strip()
+    return httpx.Client(base_url=stack.gateway_url(), timeout=30, headers={"Authorization": f"Bearer {key}"})
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +200,78 @@ def test_the_gpu_file_reserves_a_gpu_for_teacher_and_worker(stack: Stack):
     assert "deploy" not in services["gateway"]
 
 
+# --- who gets in -------------------------------------------------------------------------------------------
+
+
+def test_without_a_key_nobody_gets_an_answer(stack: Stack):
+    with httpx.Client(base_url=stack.gateway_url(), timeout=30) as stranger:
+        for path in ("/v1/jobs", "/v1/students", "/v2"):
+            answer = stranger.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), path
+        assert stranger.get("/health/ready").status_code == 200
+
+
+def test_the_key_of_the_gateway_is_none_of_the_teacher_nor_the_other_way_round(stack: Stack):
+    ask = (
+        "import sys, urllib.request as r, urllib.error as e\n"
+        "key = open(sys.argv[1]).read().strip()\n"
+        "try: print(r.urlopen(r.Request(sys.argv[2], headers={'Authorization': f'Bearer {key}'})).status)\n"
+        "except e.HTTPError as error: print(error.code)"
+    )
+    teacher, gateway = "http://teacher:8081/v1/teachers", "http://gateway:8080/v1/jobs"
+    for key, url, status in (
+        ("/secrets/teacher_key", teacher, "200"),
+        ("/secrets/admin_key", teacher, "401"),
+        ("/secrets/admin_key", gateway, "200"),
+        ("/secrets/teacher_key", gateway, "401"),
+    ):
+        asked = stack.execute("gateway", "python", "-c", ask, key, url)
+        assert asked.stdout.strip() == status, (key, url, asked.stderr)
+
+
+def test_redis_refuses_whoever_has_no_password(stack: Stack):
+    assert "NOAUTH" in stack.execute("redis", "redis-cli", "ping").stdout
+
+
+@pytest.mark.parametrize("role", ["worker", "gateway"])
+def test_no_role_has_redis_in_its_hands(stack: Stack, role: str):
+    ask = (
+        "import redis, sys\n"
+        "client = redis.Redis.from_url(open('/secrets/redis_url').read().strip())\n"
+        "print(client.ping())\n"
+        "for command in (['FLUSHALL'], ['CONFIG', 'GET', '*'], ['KEYS', '*'], ['ACL', 'LIST']):\n"
+        "    try: print(client.execute_command(*command))\n"
+        "    except redis.exceptions.NoPermissionError: print('no')"
+    )
+    asked = stack.execute(role, "python", "-c", ask)
+    assert asked.stdout.split() == ["True", "no", "no", "no", "no"], asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("service", "files"),
+    [
+        ("redis", ["health", "users.acl"]),
+        ("teacher", ["key"]),
+        ("worker", ["redis_url", "teacher_key"]),
+        ("gateway", ["admin_key", "redis_url", "teacher_key"]),
+    ],
+)
+def test_each_role_reads_its_own_secrets_and_changes_none(stack: Stack, service: str, files: list[str]):
+    assert sorted(stack.execute(service, "ls", "/secrets").stdout.split()) == files
+    written = stack.execute(service, "sh", "-c", "echo mine > /secrets/health")
+    assert "Read-only file system" in written.stderr
+    environment = stack.inspect(service)["Config"]["Env"]
+    assert not any("@redis" in variable or "KEY=" in variable for variable in environment), "files only"
+
+
+def test_who_makes_the_secrets_has_no_network_and_leaves(stack: Stack):
+    made = stack.inspect("secrets")
+    assert (made["State"]["Status"], made["State"]["ExitCode"]) == ("exited", 0)
+    assert made["HostConfig"]["NetworkMode"] == "none"
+    assert made["HostConfig"]["ReadonlyRootfs"] is True
+    assert made["HostConfig"]["CapDrop"] == ["ALL"]
+
+
 # --- what they do ------------------------------------------------------------------------------------------
 
 
@@ -223,7 +301,7 @@ def test_what_was_made_survives_the_containers(stack: Stack, live: str):
     stack.compose("down")
     stack.compose("up", "-d")
     stack.wait_healthy()
-    with httpx.Client(base_url=stack.gateway_url(), timeout=30) as client:
+    with asking(stack) as client:
         students = client.get("/v1/students").raise_for_status().json()
         assert students["live"] == live
         assert predict(client)["student"] == live

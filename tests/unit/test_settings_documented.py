@@ -101,5 +101,6 @@ def test_every_setting_of_a_service_reaches_its_container(service: str):
 def test_images_are_tagged_with_the_version_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     tags = re.findall(r"\$\{IMAGO_TAG:-([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
-    assert tags == [project["version"]] * len(CONTAINERS)
+    assert len(tags) > len(CONTAINERS), "the gateway's image makes the secrets, too"
+    assert set(tags) == {project["version"]}
     assert example()["IMAGO_TAG"] == project["version"]
