@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from services.worker.kinds import sweep, sweep_trials
+from services.worker.kinds import sweep_trials
 from services.worker.kinds.registry import RUNNERS, run
+from services.worker.stages import asking
 from services.worker.stages.context import JobWaits
 from shared.contracts.architectures import Mlp
 from shared.contracts.jobs import JobResult
@@ -40,7 +41,7 @@ SPEC = SweepSpec(
 def bench_at(state_dir: Path, redis_url: str, patch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(state_dir, patch, redis_url=redis_url, checkpoint_s=0)
     bench.publish_teacher()
-    patch.setattr(sweep, "TeacherClient", SharpTeacher)
+    patch.setattr(asking, "TeacherClient", SharpTeacher)
     with one_thread():
         yield bench
 

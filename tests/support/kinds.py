@@ -29,7 +29,7 @@ class SharpTeacher:
 
     asked = 0
 
-    def __init__(self, _url: str) -> None:
+    def __init__(self, _url: str, **_: Any) -> None:
         self.rows_asked = 0
 
     def __enter__(self) -> "SharpTeacher":

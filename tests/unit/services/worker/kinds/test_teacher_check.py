@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.worker.kinds import teacher_check
+from services.worker.stages import asking
 from services.worker.stages.pair import check_pair
 from shared.contracts.architectures import Mlp
 from shared.contracts.findings import Finding
@@ -45,7 +45,7 @@ class Teacher(SharpTeacher):
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(teacher_check, "TeacherClient", Teacher)
+    monkeypatch.setattr(asking, "TeacherClient", Teacher)
     bench = Bench(tmp_path, monkeypatch)
     bench.publish_teacher()
     return bench

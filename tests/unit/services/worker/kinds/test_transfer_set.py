@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from onnxruntime import InferenceSession
 
-from services.worker.kinds import distillation, transfer_set, transfer_set_shards
+from services.worker.kinds import distillation
 from services.worker.kinds.registry import run
+from services.worker.stages import asking
 from services.worker.stages.transfer_sets import summaries
 from shared.artefacts.datasets import Split
 from shared.contracts.architectures import Mlp
@@ -39,8 +40,7 @@ DISTILLED = DistillationSpec(
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """With shards of 70 rows."""
-    for kind in (distillation, transfer_set, transfer_set_shards):
-        monkeypatch.setattr(kind, "TeacherClient", SharpTeacher)
+    monkeypatch.setattr(asking, "TeacherClient", SharpTeacher)
     for drawing in (summaries, report):
         monkeypatch.setattr(drawing, "plot_entropy", lambda *_, **__: PLOT)
     monkeypatch.setattr("shared.transfer_set.writer.default_shard_rows", lambda _: 70)

@@ -33,7 +33,7 @@ ASKED = TransferSetJobSpec(name="asked", teacher="big", dataset="quarters")
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(asking, "TeacherClient", lambda url, **_: SharpTeacher(url))
+    monkeypatch.setattr(asking, "TeacherClient", SharpTeacher)
     for drawing in (summaries, report):
         monkeypatch.setattr(drawing, "plot_entropy", lambda *_, **__: PLOT)
     monkeypatch.setattr(teacher, "report_files", lambda _: {})
