@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 
 from services.teacher.ledger import BLOCK_ROWS
 from shared.artefacts.keys import KeyStore
+from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.keys import KeyLimits, KeyRequest, Scope
 from tests.support.teachers import (
@@ -188,6 +189,7 @@ def test_with_keys_it_starts_with_one_only_and_with_a_place_to_note_what_they_ta
 def test_killing_it_gives_no_row_of_a_budget_away(tmp_path):
     """What it had taken ahead is lost, and that is a block at most."""
     publish(tmp_path / "store")
+    ArtefactStore(tmp_path / "store").owners.add("teachers", "shapes", "a")
     limits = KeyLimits(teacher_rows=3_000)
     made = KeyStore(tmp_path / "store").make(
         KeyRequest(name="a", owner="a", scopes=(Scope.TEACH,), limits=limits)
