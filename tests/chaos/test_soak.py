@@ -155,7 +155,9 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
         wanted = KeyRequest(name="soak", owner="soak", scopes=scopes, limits=KeyLimits(**limits))
         return keys.make(wanted).key
 
-    admin, service = key(Scope.ADMIN), tmp_path / "service.key"
+    # Before the gateway starts, which then knows them from its first request on.
+    admin, predict, jobs = key(Scope.ADMIN), key(Scope.PREDICT), key(Scope.JOBS, Scope.UPLOAD)
+    service = tmp_path / "service.key"
     service.write_text(key(Scope.TEACH, teacher_rows=10**9))
     monkeypatch.setenv("IMAGO_AUTH", "keys")
     monkeypatch.setenv("TEACHER_KEY_FILE", str(service))
@@ -198,8 +200,8 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
                 for name, pid in roots.items()
             ],
             admin,
-            key(Scope.PREDICT),
-            key(Scope.JOBS, Scope.UPLOAD),
+            predict,
+            jobs,
             students.versions,
         )
 

@@ -26,6 +26,7 @@ def test_what_a_job_asks_counts_for_who_submitted_it_where_the_workers_key_may_s
 
     teacher = publish(tmp_path / "store")
     store = ArtefactStore(tmp_path / "store")
+    store.owners.add("teachers", "shapes", "w")
     limits = KeyLimits(teacher_rows=50)
     made = {
         "worker": store.keys.make(
