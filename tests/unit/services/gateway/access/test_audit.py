@@ -1,33 +1,15 @@
 """What the log has of refused requests and of what administrators change."""
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client import REGISTRY
 
 from services.gateway.access import audit
 from shared.contracts.keys import Scope
 from tests.support.gateway_in_process import image_file
-from tests.support.keyed_gateway import KeyedGateway, keyed, store_with_student
 
 IMAGE = image_file()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedGateway]:
-    root: Path = tmp_path_factory.mktemp("audited")
-    store_with_student(root)
-    with keyed(root) as found:
-        yield found
-
-
-@pytest.fixture
-def client(served: KeyedGateway) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url, trust_env=False, timeout=60) as found:
-        yield found
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Keys on the short way of predictions: it answers who has one, and leaves strangers to the guard."""
 
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -10,24 +8,10 @@ import pytest
 from services.gateway.hot import exchange, heads
 from shared.contracts.keys import Scope
 from tests.support.gateway_in_process import image_file
-from tests.support.keyed_gateway import KeyedGateway, bearer, keyed, store_with_student
+from tests.support.keyed_gateway import KeyedGateway, bearer
 
 PATH = "/v1/predictions"
 IMAGE = image_file()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedGateway]:
-    root: Path = tmp_path_factory.mktemp("gateway")
-    store_with_student(root)
-    with keyed(root) as found:
-        yield found
-
-
-@pytest.fixture
-def client(served: KeyedGateway) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url, trust_env=False, timeout=60) as found:
-        yield found
 
 
 @pytest.fixture
