@@ -23,7 +23,8 @@ _RECORD = (
     "tests/contract/test_job_owners.py",
     "tests/contract/test_job_events.py",
 )
-
+_IN_REDIS = ("tests/contract/test_job_record_redis_times.py", *_RECORD)
+_IN_MEMORY = (f"{_UNIT}/jobs/test_memory_store_times.py", *_RECORD)
 _IMAGES = (
     f"{_UNIT}/datasets/test_image_limits.py",
     f"{_UNIT}/datasets/test_image_header_edges.py",
@@ -45,10 +46,10 @@ GROUPS: Mapping[str, Sequence[Target]] = {
         Target("shared/distillation/checkpoint.py", [f"{_UNIT}/distillation/test_checkpoint.py"]),
     ),
     "lease": (
-        Target("shared/adapters/redis_jobs.lua", _RECORD, keyword="redis"),
-        Target("shared/adapters/redis_jobs_record.lua", _RECORD, keyword="redis"),
-        Target("shared/jobs/memory_store.py", _RECORD, keyword="memory"),
-        Target("shared/jobs/memory_records.py", _RECORD, keyword="memory"),
+        Target("shared/adapters/redis_jobs.lua", _IN_REDIS, keyword="redis"),
+        Target("shared/adapters/redis_jobs_record.lua", _IN_REDIS, keyword="redis"),
+        Target("shared/jobs/memory_store.py", _IN_MEMORY, keyword="memory"),
+        Target("shared/jobs/memory_records.py", _IN_MEMORY, keyword="memory"),
     ),
     "auth": (
         Target("shared/adapters/web/keyring.py", _KEYS),
