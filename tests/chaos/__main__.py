@@ -1,6 +1,7 @@
 """`python -m tests.chaos`: every chapter at full size, the soak beside them, and the table of figures.
 
-`--write FILE` puts the table between the markers in that file; `-k WORDS` runs some chapters only.
+`--write FILE` puts the table between the markers in that file, and each figure beside its mechanism;
+`-k WORDS` runs some chapters only.
 """
 
 import argparse
@@ -14,7 +15,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.chaos.figures import read, table
+import torch
+
+from tests.chaos.figures import beside_mechanisms, read, table
+from tests.support.redis_server import find_redis_server
 
 ROOT = Path(__file__).resolve().parents[2]
 SOAK = "tests/chaos/test_soak.py"
@@ -23,12 +27,38 @@ NOTHING_CHOSEN = 5
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
+def machine() -> str:
+    """Return what a figure depends on, in words."""
+    cpu = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    redis = subprocess.run(
+        [find_redis_server(), "--version"], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    version = re.search(r"v=(\S+)", redis)
+    return (
+        f"{os.cpu_count()} cores of {cpu.group(1) if cpu else platform.machine()}, {memory:.0f} GiB, "
+        f"Linux {platform.release()}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"Redis {version.group(1) if version else redis.strip()}"
+    )
+
+
+def commit() -> str:
+    """Return what was run; nothing of it where this is no checkout."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return f" at {described.stdout.strip()}" if described.returncode == 0 else ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--write", type=Path, help="a Markdown file with the two markers")
     parser.add_argument("--no-soak", action="store_true", help="leave the half hour out")
     parser.add_argument("-k", default="", help="as of pytest")
     given = parser.parse_args()
+    if given.write and (given.k or given.no_soak):
+        parser.error("--write is for a whole run: leave out -k and --no-soak")
+    what, where = commit(), machine()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="imago-chaos-") as folder:
         figures = Path(folder) / "figures.jsonl"
@@ -64,18 +94,19 @@ def main() -> int:
                 soak.terminate()
                 soak.wait(timeout=60)
         minutes = (time.monotonic() - began) / 60
-        report = (
-            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-            f"Python {platform.python_version()}, {minutes:.0f} minutes: `make chaos`\n\n"
-            f"{table(read(figures))}"
-        )
+        figures_told = read(figures)
+    missed = sum(not one.held for one in figures_told)
+    options = "".join([f" -k {given.k!r}" if given.k else "", " --no-soak" if given.no_soak else ""])
+    report = (
+        f"`make chaos`{options}{what}, {datetime.now(UTC):%Y-%m-%d}, {minutes:.0f} minutes, on {where}. "
+        f"{len(figures_told)} figures, {missed} below their bar.\n\n{table(figures_told)}"
+    )
     print(f"\n{report}")
     if given.write:
-        text = given.write.read_text()
-        given.write.write_text(
-            re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{report}{END}", text, flags=re.DOTALL)
-        )
-    return failed
+        page, _, rest = given.write.read_text().partition(BEGIN)
+        after = rest.partition(END)[2]
+        given.write.write_text(f"{beside_mechanisms(page, figures_told)}{BEGIN}\n{report}{END}{after}")
+    return failed or int(missed > 0)
 
 
 if __name__ == "__main__":

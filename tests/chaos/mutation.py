@@ -220,12 +220,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="files whose name contains this")
     parser.add_argument("--seed", type=int, default=6)
     given = parser.parse_args()
-    total = Score()
+    total, made = Score(), 0
     for target in GROUPS[given.group]:
         if given.only not in target.path:
             continue
         began, score = time.monotonic(), Score()
         mutants = drawn(target, given.sample, given.seed)
+        made += len(drawn(target, None, given.seed))
         for mutant, killed in run(target, mutants):
             if killed:
                 score.killed += 1
@@ -239,7 +240,8 @@ def main() -> None:
         )
         total.killed += score.killed
         total.survived += score.survived
-    print(f"{given.group}: {total.percent:.1f} % of {total.killed + len(total.survived)}")
+    asked = total.killed + len(total.survived)
+    print(f"{given.group}: {total.percent:.1f} % of {asked} mutants, drawn of {made}")
 
 
 if __name__ == "__main__":
