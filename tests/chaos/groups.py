@@ -15,6 +15,7 @@ class Target:
 
 
 _UNIT = "tests/unit/shared"
+_ACCESS = "tests/unit/services/gateway/access"
 _RECORD = (
     "tests/contract/test_job_record_edges.py",
     "tests/contract/test_job_store.py",
@@ -59,6 +60,11 @@ GROUPS: Mapping[str, Sequence[Target]] = {
             "shared/artefacts/keys.py",
             [f"{_UNIT}/artefacts/test_keys.py", f"{_UNIT}/adapters/test_web_keyring.py"],
         ),
+        Target(
+            "shared/adapters/web/scopes.py",
+            [f"{_UNIT}/adapters/test_web_guard.py", f"{_ACCESS}/test_scopes.py"],
+        ),
+        Target("shared/artefacts/owners.py", [f"{_UNIT}/artefacts/test_owners.py"]),
     ),
     "limits": (
         Target("shared/datasets/images.py", _IMAGES),
@@ -68,5 +74,10 @@ GROUPS: Mapping[str, Sequence[Target]] = {
             [f"{_UNIT}/adapters/test_web_boundary_edges.py", f"{_UNIT}/adapters/test_web_boundary.py"],
         ),
         Target("services/gateway/access/limits.py", ["tests/unit/services/gateway/access/test_limits.py"]),
+        Target(
+            "services/gateway/access/allowance.py", ["tests/unit/services/gateway/access/test_allowance.py"]
+        ),
+        Target("shared/adapters/redis_limits.lua", ["tests/contract/test_redis_limits.py"]),
+        Target("services/teacher/ledger.py", ["tests/unit/services/teacher/test_ledger.py"]),
     ),
 }
