@@ -67,20 +67,27 @@ class CheckpointFolder:
             raise
         self._prune([*numbers, number][-_KEPT:])
 
-    def newest(self, accept: Callable[[dict[str, JsonValue]], bool] = lambda _: True) -> Checkpoint | None:
-        """Return the newest whole checkpoint whose state is accepted, or None where there is none."""
+    def newest(
+        self, accept: Callable[[dict[str, JsonValue]], bool] = lambda _: True, *, compare: bool = True
+    ) -> Checkpoint | None:
+        """Return the newest whole checkpoint whose state is accepted, or None where there is none.
+
+        Without `compare` its weights need only be there: they are not read, which can take long.
+        """
         for number in reversed(self._numbers()):
-            manifest = self._read(number)
+            manifest = self._read(number, compare)
             if manifest is not None and accept(manifest.state):
                 name = f"{self._directory.name}/{number:08d}"
                 return Checkpoint(name, manifest.state, self._weights(number, manifest.weights))
         return None
 
-    def _read(self, number: int) -> _Manifest | None:
+    def _read(self, number: int, compare: bool) -> _Manifest | None:
         """Return the manifest of a whole checkpoint; one that is not gives way to the one before."""
         try:
             manifest = _Manifest.model_validate_json(self._manifest(number).read_bytes())
-            weights = sha256_file(self._weights(number, manifest.weights))
+            file = self._weights(number, manifest.weights)
+            file.stat()
+            weights = sha256_file(file) if compare else manifest.weights
         except (ValidationError, OSError) as error:
             self._refuse(number, str(error))
             return None
@@ -120,16 +127,17 @@ def _signed(state: dict[str, JsonValue], weights: str) -> _Manifest:
     return _Manifest(state=state, weights=weights, digest=digest_of({"state": state, "weights": weights}))
 
 
-def last_checkpoint(folder: Path) -> Checkpoint | None:
+def last_checkpoint(folder: Path, *, compare: bool = True) -> Checkpoint | None:
     """Return the whole checkpoint that was written last in any folder of `folder`, or None.
 
-    A job may train several times; a folder each is below that of its checkpoints.
+    A job may train several times; a folder each is below that of its checkpoints. Without `compare` only
+    manifests are read, and weights need only be there: for who must answer at once.
     """
     written: dict[Path, float] = {}
     for manifest in folder.rglob("*.json"):
         written[manifest.parent] = max(written.get(manifest.parent, 0.0), manifest.stat().st_mtime)
     for directory in sorted(written, key=lambda one: written[one], reverse=True):
-        found = CheckpointFolder(directory).newest()
+        found = CheckpointFolder(directory).newest(compare=compare)
         if found is not None:
             return found
     return None

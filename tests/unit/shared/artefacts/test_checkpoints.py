@@ -296,6 +296,22 @@ def test_where_the_last_training_has_no_whole_one_an_earlier_training_has(tmp_pa
     assert last_checkpoint(tmp_path).name == "first/00000001"
 
 
+def test_without_comparing_weights_are_not_read_but_must_be_there(tmp_path):
+    saved(tmp_path / "of-a-net", 1, 2)
+    flip(weights_of(tmp_path / "of-a-net", 2), 0)
+    assert last_checkpoint(tmp_path).name == "of-a-net/00000001"
+    assert last_checkpoint(tmp_path, compare=False).name == "of-a-net/00000002"
+    weights_of(tmp_path / "of-a-net", 2).unlink()
+    assert last_checkpoint(tmp_path, compare=False).name == "of-a-net/00000001"
+
+
+def test_without_comparing_a_manifest_is_compared_all_the_same(tmp_path):
+    saved(tmp_path / "of-a-net", 1, 2)
+    path = manifest(tmp_path / "of-a-net", 2)
+    path.write_text(path.read_text().replace('"epoch":2', '"epoch":3'))
+    assert last_checkpoint(tmp_path, compare=False).name == "of-a-net/00000001"
+
+
 @pytest.mark.parametrize("missing", [True, False])
 def test_where_there_is_none_that_is_said(missing, tmp_path):
     folder = tmp_path / "missing" if missing else tmp_path
