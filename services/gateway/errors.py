@@ -10,6 +10,7 @@ from shared.adapters.web.problems import StatusTable
 from shared.contracts.problems import PROBLEM_MEDIA_TYPE
 from shared.errors import (
     BodyTooLarge,
+    BudgetNotCounted,
     Conflict,
     DeadlineExceeded,
     DistillationError,
@@ -35,6 +36,7 @@ STATUSES: StatusTable = {
     DistillationError: 500,
     Unauthenticated: 401,
     ScopeMissing: 403,
+    BudgetNotCounted: 403,
     RateExceeded: 429,
     QuotaExceeded: 429,
     TeacherBudgetSpent: 429,

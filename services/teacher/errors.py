@@ -10,6 +10,7 @@ STATUSES: Final[StatusTable] = {
     errors.DistillationError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.ScopeMissing: HTTPStatus.FORBIDDEN,
+    errors.BudgetNotCounted: HTTPStatus.FORBIDDEN,
     errors.RateExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TeacherBudgetSpent: HTTPStatus.TOO_MANY_REQUESTS,

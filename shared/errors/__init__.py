@@ -6,6 +6,7 @@ class name in kebab case (`JobNotFound` is `job-not-found`). Status codes are th
 """
 
 from shared.errors.access import (
+    BudgetNotCounted,
     KeyNotFound,
     QuotaExceeded,
     RateExceeded,
@@ -136,6 +137,7 @@ __all__ = [
     "BiasRepairFailed",
     "BodyDamaged",
     "BodyTooLarge",
+    "BudgetNotCounted",
     "CachedAnswersDiffer",
     "CannotRedistil",
     "CheckpointNotFound",

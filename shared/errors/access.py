@@ -57,6 +57,22 @@ class TeacherBudgetSpent(DistillationError):
         self.asked = asked
 
 
+class BudgetNotCounted(DistillationError):
+    """The key has a budget for what teachers say, and here nobody counts it."""
+
+    remedy = (
+        "Ask the teacher service, which counts; or ask an administrator for a key without `teacher_rows`. "
+        "Without `cascade=` the student answers, and the traffic policy decides."
+    )
+
+    def __init__(self, budget: int) -> None:
+        super().__init__(
+            f"`cascade=` would show what a teacher says; the key may ask teachers {budget} images in its "
+            "whole life, which are counted at the teacher service alone"
+        )
+        self.budget = budget
+
+
 class KeyNotFound(NotFound):
     """There is no key with this id."""
 

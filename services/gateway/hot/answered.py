@@ -1,12 +1,15 @@
 """What one call of a student answered, for those who look on: metrics, shadow, canary, keeping."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
 from services.gateway.hot.asked import Asked
+
+DIGITS: Final = 6
+"""Decimals of a probability: what float32 carries."""
 
 
 class Found(NamedTuple):
@@ -15,7 +18,7 @@ class Found(NamedTuple):
     order: list[list[int]]
     """For each image its most probable classes, most probable first: as many as anybody asked for."""
     ranked: list[list[float]]
-    """Their probabilities, to six decimals, which is what float32 carries."""
+    """Their probabilities, to `DIGITS` decimals."""
     probabilities: Float32[np.ndarray, "images classes"]
     """Of all classes, in the order of the classes."""
     began: float

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float32
 
-from services.gateway.hot.answered import Answered, Escalate, Found, Observer, Uncertain
+from services.gateway.hot.answered import DIGITS, Answered, Escalate, Found, Observer, Uncertain
 from services.gateway.hot.answers import body
 from services.gateway.hot.asked import Asked
 from shared.errors import DeadlineExceeded, QueueFull
@@ -31,10 +31,6 @@ _CALL_S = 0.008
 """What a call may take, so that who comes after it waits little: fewer images where one takes long."""
 _MOST_IMAGES = 64
 """In one call; beyond it, an image costs no less."""
-
-
-_DIGITS = 6
-"""Decimals of a probability: what float32 carries."""
 
 
 class Batches:
@@ -169,7 +165,7 @@ def most_probable(
     order = (-probabilities).argsort(axis=1, kind="stable")[:, :top]
     # `np.take_along_axis` takes ten times as long for a few images, and `round` as long as all the JSON.
     ranked = probabilities[np.arange(len(order))[:, None], order].astype(np.float64)
-    return order.tolist(), ranked.round(_DIGITS).tolist()
+    return order.tolist(), ranked.round(DIGITS).tolist()
 
 
 def _part(found: Found, first: int, end: int) -> Found:

@@ -27,6 +27,7 @@ from services.gateway.routes.predictions import (
     charge_others,
     form_images,
     need_cascade,
+    need_teacher,
     options_of,
 )
 from services.gateway.state import Gateway
@@ -128,6 +129,8 @@ class Exchange:
         if len(images) > 1:
             charge_others(self._gateway, self._caller, len(images))
         self._student = student = self._gateway.traffic.student(self._head.key)
+        if options.threshold:
+            need_teacher(self._gateway, self._caller, student)
         if len(images) == 1 and self._ask_plain(student, images[0], options):
             return
         if is_small(student, images):

@@ -37,6 +37,7 @@ from services.gateway.observability.ended import began_of
 from services.gateway.parts import PartBegins, PartData, media_type, parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import Gateway
+from services.gateway.traffic.teacher import has_teacher
 from shared.adapters.web.access import Caller, caller_of
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs, scope_of
@@ -44,6 +45,7 @@ from shared.contracts.keys import Scope
 from shared.contracts.predictions import PredictionAnswer
 from shared.errors import (
     BodyTooLarge,
+    BudgetNotCounted,
     DeadlineExceeded,
     ImageTooLarge,
     InvalidDeadline,
@@ -52,7 +54,9 @@ from shared.errors import (
     NoImages,
     NoLiveStudent,
     QueueFull,
+    ScopeMissing,
     StudentNotLoaded,
+    TeacherNotFound,
     TooManyImages,
     UnsupportedMediaType,
 )
@@ -118,6 +122,9 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
             QueueFull,
             InvalidDeadline,
             DeadlineExceeded,
+            ScopeMissing,
+            BudgetNotCounted,
+            TeacherNotFound,
         ),
     },
     openapi_extra={
@@ -137,7 +144,8 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
                 "name": "cascade",
                 "in": "query",
                 "description": "Confidence below which the student's teacher answers in its place, or `off`; "
-                "left out, the traffic policy decides",
+                "left out, the traffic policy decides. A number needs a key with the scope `teach` and "
+                "without `teacher_rows`, and a student whose teacher is the caller's",
                 "schema": {
                     "oneOf": [
                         {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
@@ -184,6 +192,8 @@ async def predict(request: Request) -> Response:
     images = await _images(request, gateway.settings)
     charge_others(gateway, caller, len(images))
     student = gateway.traffic.student(request.headers.get(CANARY_HEADER))
+    if options.threshold:
+        need_teacher(gateway, caller, student)
     if is_small(student, images):
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         ask(gateway, student, images, options, partial(settle, answer))
@@ -194,12 +204,33 @@ async def predict(request: Request) -> Response:
 
 
 def need_cascade(caller: Caller, options: Options) -> None:
-    """Raise `ScopeMissing` where a caller chooses when the teacher answers, and may not see what it says.
+    """Refuse a caller who chooses when the teacher answers, and may not see what it says.
 
     What the traffic policy leaves to the teacher is for everybody: that is not the caller's choice.
+
+    Raises:
+        ScopeMissing: the key has no `teach`.
+        BudgetNotCounted: it has a budget. The gateway asks with a key of its own, so nobody would count.
     """
     if options.threshold:
         caller.need(Scope.TEACH)
+        budget = caller.limits.teacher_rows
+        if budget is not None:
+            raise BudgetNotCounted(budget)
+
+
+def need_teacher(gateway: Gateway, caller: Caller, student: StudentSession) -> None:
+    """Raise `TeacherNotFound` where a student's teacher is another owner's, as the teacher service does.
+
+    Only for a caller who chooses when the teacher answers: this looks at a file.
+    """
+    card = student.card
+    if not has_teacher(card):
+        return  # and nobody will be asked
+    assert card.teacher is not None
+    if not gateway.store.owners.may_see("teachers", card.teacher, caller.confined_to):
+        # Its name stands on the card, which may be another's as well.
+        raise TeacherNotFound(f"of {student.version}")
 
 
 def charge_others(gateway: Gateway, caller: Caller, images: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 from prometheus_client import Counter, Histogram
 
-from services.gateway.hot.answered import Found, Uncertain
+from services.gateway.hot.answered import DIGITS, Found, Uncertain
 from services.gateway.hot.answers import body
 from services.gateway.traffic.teacher import TeacherAsker, has_teacher
 from shared.contracts.students import StudentCard
@@ -238,12 +238,14 @@ def taught(found: Found, images: Sequence[int], answers: Float32[np.ndarray, "im
     Args:
         found: what the student says of the images of a request.
         images: which of them, in order.
-        answers: the teacher's probabilities at T = 1 of these, in the order of the student's classes.
+        answers: the teacher's probabilities at T = 1 of these, in the order of the student's classes. They
+            are told to as many decimals as a student's: more would say more of the teacher.
     """
+    told = answers.astype(np.float64).round(DIGITS)
     probabilities = found.probabilities.copy()
-    probabilities[list(images)] = answers
+    probabilities[list(images)] = told
     order, ranked = list(found.order), list(found.ranked)
-    for image, answer in zip(images, answers, strict=True):
+    for image, answer in zip(images, told, strict=True):
         order[image] = np.argsort(-answer, kind="stable")[: len(order[image])].tolist()
         ranked[image] = answer[order[image]].tolist()
     return found._replace(order=order, ranked=ranked, probabilities=probabilities, by_teacher=tuple(images))

@@ -4,6 +4,7 @@ import shared.errors
 from services.gateway.errors import STATUSES
 from shared.adapters.web.problems import every_error, status_of
 from shared.errors import (
+    BudgetNotCounted,
     DeadlineExceeded,
     DistillationError,
     InvalidRequest,
@@ -24,6 +25,7 @@ OURS = [error for error in every_error() if error.__module__.startswith(f"{share
 ACCESS = {
     Unauthenticated: 401,
     ScopeMissing: 403,
+    BudgetNotCounted: 403,
     RateExceeded: 429,
     QuotaExceeded: 429,
     TeacherBudgetSpent: 429,

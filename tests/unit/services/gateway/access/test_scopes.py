@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from services.gateway import routes
 from services.gateway.openapi import described
 from shared.adapters.web.guard import is_public
 from shared.adapters.web.scopes import scope_of
-from shared.contracts.keys import Scope
+from shared.contracts.keys import KeyLimits, Scope
 from shared.errors import RateExceeded
 from tests.support.gateway_in_process import image_file
 from tests.support.keyed_gateway import KeyedGateway, keyed, store_with_student
@@ -26,6 +27,8 @@ ROUTES = {
 SCOPED = {operation: scope for operation, scope in ROUTES.items() if scope is not None}
 DOCUMENT = described().openapi()
 PREDICTIONS = "/v1/predictions"
+TEACHER = "digits-teacher"
+"""On the card of the live student."""
 OIP_SOURCE = {"kind": "oip", "url": "http://x", "model": "m"}
 
 
@@ -36,6 +39,7 @@ def served(
     root: Path = tmp_path_factory.mktemp("gateway")
     store_with_student(root)
     with keyed(root, short=request.param == "short") as found:
+        found.store.owners.add("teachers", TEACHER, "anna")
         yield found
 
 
@@ -132,6 +136,35 @@ def test_to_choose_when_the_teacher_answers_needs_teach_as_well(
     ):
         answer = client.post(PREDICTIONS + query, content=image_file(), headers=key)
         assert answer.status_code == status, (query, answer.text)
+
+
+@pytest.mark.parametrize("rows", [0, 10])
+def test_a_budget_is_not_got_round_by_a_cascade(client: httpx.Client, served: KeyedGateway, rows: int):
+    counted = served.key(Scope.PREDICT, Scope.TEACH, limits=KeyLimits(teacher_rows=rows))
+    refused = client.post(f"{PREDICTIONS}?cascade=1&top=1000", content=image_file(), headers=counted)
+    assert (refused.status_code, refused.json()["code"]) == (403, "budget-not-counted")
+    for query in ("", "?cascade=off"):
+        assert client.post(PREDICTIONS + query, content=image_file(), headers=counted).status_code == 200
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_anothers_teacher_does_not_answer_by_a_cascade(
+    client: httpx.Client, served: KeyedGateway, images: int
+):
+    files = [("images", ("a.png", image_file(), "image/png"))] * images
+    sent: dict[str, Any] = {"content": image_file()} if images == 1 else {"files": files}
+    for owner, scopes, status in (
+        ("ben", (Scope.PREDICT, Scope.TEACH), 404),
+        ("anna", (Scope.PREDICT, Scope.TEACH), 200),
+        ("root", (Scope.ADMIN,), 200),
+    ):
+        key = served.key(*scopes, owner=owner)
+        answer = client.post(f"{PREDICTIONS}?cascade=0.5", headers=key, **sent)
+        assert answer.status_code == status, (owner, answer.text)
+        if status == 404:
+            assert answer.json()["code"] == "teacher-not-found"
+            assert TEACHER not in answer.text
+        assert client.post(f"{PREDICTIONS}?cascade=off", headers=key, **sent).status_code == 200
 
 
 @pytest.mark.parametrize(

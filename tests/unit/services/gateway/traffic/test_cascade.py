@@ -45,6 +45,7 @@ class Teacher:
 
     most_in_flight = 2
     willing = True
+    says = (0.125, 0.25, 0.625)
 
     def __init__(self) -> None:
         self.questions: list[list[int]] = []
@@ -62,7 +63,7 @@ class Teacher:
         await self.go.wait()
         if self.error is not None:
             raise self.error
-        return np.tile(np.array([0.125, 0.25, 0.625], np.float32), (len(images), 1))
+        return np.tile(np.array(self.says, np.float32), (len(images), 1))
 
     async def open(self) -> None:
         self.opened += 1
@@ -156,6 +157,15 @@ def test_the_teachers_answer_is_ranked_and_cut_as_a_students_is():
         (one,) = answer["predictions"]
         assert one["classes"] == [{"name": "c", "probability": 0.625}, {"name": "b", "probability": 0.25}]
         assert (one["file"], answer["student"], answer["temperature"]) == ("40.png", "s-1", 1.0)
+
+    run(scenario)
+
+
+def test_the_teachers_answer_is_told_to_as_many_decimals_as_a_students():
+    async def scenario(gateway: Gateway) -> None:
+        gateway.teacher.says = (0.12345678, 0.87654321, 1e-9)
+        (one,) = json.loads(await gateway.ask(40))["predictions"]
+        assert [named["probability"] for named in one["classes"]] == [0.876543, 0.123457, 0.0]
 
     run(scenario)
 
