@@ -4,6 +4,7 @@ Our refusals are `application/problem+json`; FastAPI would document its own form
 receives, so it is taken out.
 """
 
+import asyncio
 import copy
 import json
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from shared.contracts.problems import PROBLEM_MEDIA_TYPE, Problem
 
@@ -41,12 +44,32 @@ def document(app: FastAPI) -> dict[str, Any]:
 def install(app: FastAPI, *models: type[BaseModel]) -> None:
     """Let `/openapi.json` and `/docs` show the document of `document`.
 
+    It is made for the first who asks, once and apart from the event loop: most of a second for hundreds of
+    kilobytes, and strangers may ask as often as they like.
+
     Args:
-        app: the app.
+        app: the app; routes that are added after the first request are not shown.
         models: that routes refer to by hand, because they read their bodies themselves.
     """
     app.state.described_models = models
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    if app.openapi_url is None:
+        return
+    made = b""
+    making = asyncio.Lock()
+
+    async def served(_request: Request) -> Response:
+        nonlocal made
+        if not made:
+            async with making:
+                made = made or await asyncio.to_thread(lambda: bytes(JSONResponse(document(app)).body))
+        return Response(made, media_type="application/json")
+
+    # FastAPI's own would copy the document and turn it into JSON at each request.
+    app.router.routes[:] = [
+        route for route in app.router.routes if getattr(route, "path", None) != app.openapi_url
+    ]
+    app.add_route(app.openapi_url, served, include_in_schema=False)
 
 
 def write(app: FastAPI, path: Path) -> None:

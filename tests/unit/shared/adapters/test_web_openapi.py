@@ -1,7 +1,9 @@
 """The stored OpenAPI documents: refusals are problems, references resolve."""
 
+import asyncio
 import json
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -72,3 +74,27 @@ def test_what_is_stored_is_what_is_read_and_a_new_route_is_a_difference(app, tmp
 def test_the_installed_document_is_what_the_app_serves(app):
     openapi.install(app)
     assert app.openapi() == openapi.document(app)
+
+
+def test_the_document_is_made_once_however_many_ask_for_it(app, monkeypatch):
+    expected = openapi.document(app)
+    made = []
+
+    def counted(of):
+        made.append(of)
+        return expected
+
+    monkeypatch.setattr(openapi, "document", counted)
+    openapi.install(app)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            at_once = await asyncio.gather(*(client.get("/openapi.json") for _ in range(5)))
+            return [*at_once, await client.get("/openapi.json")]
+
+    answers = asyncio.run(ask())
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert answers[0].json() == expected
+    assert answers[0].headers["content-type"] == "application/json"
+    assert len(made) == 1
