@@ -200,7 +200,7 @@ def create_api(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    await asyncio.to_thread(clear_old_uploads, gateway.store)
+    await asyncio.to_thread(clear_old_uploads, gateway.store, gateway.jobs)
     await asyncio.to_thread(gateway.store.students.sweep)
     # Before the first request: readiness and the first answer see the student that is promoted already.
     await asyncio.to_thread(gateway.live.refresh)

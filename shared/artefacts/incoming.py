@@ -1,14 +1,15 @@
 """Files of teachers that are not teachers yet: `incoming/<upload>/` and `incoming/<folder>/` of the store.
 
 An upload gets its name from us and appears whole or not at all; the job that reads it removes it, and one
-that no job came for is swept after a day. A folder is put there by whoever runs the store, and never touched.
+that no job waits for is swept after a day. A folder is put there by whoever runs the store, and stays.
 """
 
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from shared.contracts.teacher_sources import SentFiles
 from shared.errors import IncomingNotFound, InvalidModelFiles
 
 KEPT_S: Final = 24 * 3600.0
-"""How long an upload waits for its job."""
+"""How long an upload stays that no job waits for."""
 _UPLOAD: Final = re.compile(r"upload-[0-9a-f]{32}")
 
 
@@ -72,10 +73,26 @@ class Incoming:
         if sent.upload is not None and _UPLOAD.fullmatch(sent.upload):
             shutil.rmtree(self._root / sent.upload, ignore_errors=True)
 
-    def sweep(self, older_than_s: float = KEPT_S) -> None:
-        """Remove uploads that no job came for."""
+    def sweep(self, in_use: Callable[[], Set[str]]) -> None:
+        """Remove uploads that are older than a day and that no job waits for.
+
+        Args:
+            in_use: returns the names of all uploads that a job still wants. It is asked only where there is
+                something to remove; what it raises comes through, and nothing is removed then.
+        """
         if not self._root.is_dir():
             return
-        for path in self._root.iterdir():
-            if _UPLOAD.fullmatch(path.name) and time.time() - path.stat().st_mtime > older_than_s:
+        # Looked for before the jobs are: whose upload is a day old was submitted long ago.
+        old = [path for path in self._root.iterdir() if _UPLOAD.fullmatch(path.name) and _is_old(path)]
+        if not old:
+            return
+        wanted = in_use()
+        for path in old:
+            if path.name not in wanted:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_old(path: Path) -> bool:
+    with suppress(FileNotFoundError):  # its job has just ended
+        return time.time() - path.stat().st_mtime > KEPT_S
+    return False

@@ -1,4 +1,4 @@
-"""Which jobs stand in the way of deleting a transfer set or a student."""
+"""What jobs that have not ended still need: transfer sets, students and uploads that may not be deleted."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,16 @@ def jobs_that_name_student(version: str, jobs: JobService) -> tuple[str, ...]:
     Raises:
         JobStoreUnavailable: the jobs cannot be listed.
     """
-    return tuple(job.id for job in _unfinished(jobs) if version in _students(job.spec.model_dump()))
+    return tuple(job.id for job in _unfinished(jobs) if version in _named("student", job.spec.model_dump()))
+
+
+def uploads_that_jobs_name(jobs: JobService) -> frozenset[str]:
+    """Return the names of all uploads that the orders of jobs name which have not ended.
+
+    Raises:
+        JobStoreUnavailable: the jobs cannot be listed.
+    """
+    return frozenset(name for job in _unfinished(jobs) for name in _named("upload", job.spec.model_dump()))
 
 
 def told(ids: Sequence[str], jobs: JobService, confined_to: str | None) -> tuple[str, ...]:
@@ -75,12 +84,12 @@ def _may_be(dataset: str, digest: str | None, catalogue: Catalogue) -> bool:
     return digest is None or manifest is None or manifest.digest == digest
 
 
-def _students(order: dict[str, Any]) -> Iterator[str]:
-    """Yield all that stands under `student` in an order, however deep: by name, as kinds of job are added."""
+def _named(word: str, order: dict[str, Any]) -> Iterator[str]:
+    """Yield all that stands under a word in an order, however deep: by name, as kinds of job are added."""
     for key, value in order.items():
         if isinstance(value, dict):
-            yield from _students(value)
-        elif key == "student" and isinstance(value, str):
+            yield from _named(word, value)
+        elif key == word and isinstance(value, str):
             yield value
 
 

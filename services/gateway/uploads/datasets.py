@@ -4,10 +4,12 @@ The boundary counts the bytes of the whole request, so that the disk holds at mo
 """
 
 import asyncio
+import logging
 import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,11 @@ from starlette.requests import Request
 from services.gateway.parts import PartBegins, PartData, parts
 from shared.artefacts.incoming import Incoming
 from shared.artefacts.store import ArtefactStore
-from shared.errors import MalformedBody
+from shared.errors import JobStoreUnavailable, MalformedBody
+from shared.jobs.in_use import uploads_that_jobs_name
+from shared.jobs.service import JobService
+
+log = logging.getLogger(__name__)
 
 _MOST_FILES = 64
 _MOST_FIELDS = 16
@@ -50,15 +56,24 @@ def incoming_of(store: ArtefactStore) -> Incoming:
     return Incoming(store.root / "incoming")
 
 
-def clear_old_uploads(store: ArtefactStore) -> None:
-    """Remove what a gateway left that was killed during an upload, and what no job came for, a day later."""
-    incoming_of(store).sweep()
+def sweep_incoming(store: ArtefactStore, jobs: JobService) -> None:
+    """Remove uploads of teachers that no job waits for; none, where the job store does not answer."""
+    try:
+        incoming_of(store).sweep(lambda: uploads_that_jobs_name(jobs))
+    except JobStoreUnavailable as error:
+        log.warning("old uploads are not looked through", extra={"reason": str(error)})
+
+
+def clear_old_uploads(store: ArtefactStore, jobs: JobService) -> None:
+    """Remove what a gateway left that was killed during an upload, and what no job waits for, a day later."""
+    sweep_incoming(store, jobs)
     root = _root(store)
     if not root.is_dir():
         return
     for directory in root.iterdir():
-        if time.time() - directory.stat().st_mtime > _KEPT_S:
-            shutil.rmtree(directory, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has just finished with it
+            if time.time() - directory.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 async def take_in(

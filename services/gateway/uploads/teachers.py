@@ -16,7 +16,13 @@ from starlette.requests import Request
 
 from services.gateway.catalogue import StoreCatalogue
 from services.gateway.state import Gateway
-from services.gateway.uploads.datasets import Upload, incoming_of, take_in, upload_directory
+from services.gateway.uploads.datasets import (
+    Upload,
+    incoming_of,
+    sweep_incoming,
+    take_in,
+    upload_directory,
+)
 from shared.artefacts.incoming import new_upload
 from shared.artefacts.model_archives import unpack_model
 from shared.artefacts.model_files import (
@@ -144,9 +150,8 @@ class _Arriving:
             files = unpack_model(files[0], directory, kind, self._gateway.settings.max_teacher_bytes)
         check_model_folder(directory, kind)
         name = new_upload()
-        incoming = incoming_of(self._gateway.store)
-        incoming.sweep()
-        incoming.admit(name, {path.name: path for path in files})
+        sweep_incoming(self._gateway.store, self._gateway.jobs)
+        incoming_of(self._gateway.store).admit(name, {path.name: path for path in files})
         source = self._order.source.model_copy(update={"files": SentFiles(upload=name)})
         return self._order.model_copy(update={"source": source})
 

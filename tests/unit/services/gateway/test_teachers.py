@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import time
 import zipfile
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from shared.artefacts.incoming import Incoming
+from services.gateway.uploads.datasets import clear_old_uploads
+from shared.artefacts.incoming import KEPT_S, Incoming, new_upload
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.specs import TeacherCheckSpec, TeacherImportSpec
 from shared.contracts.teacher_sources import SentFiles
@@ -329,6 +331,29 @@ def test_an_upload_that_no_job_could_be_made_of_is_removed(
     monkeypatch.setattr(gateway.jobs, "submit", away)
     refused(send(gateway, TRANSFORMERS, FOLDER), 503, "job-store-unavailable")
     assert left(gateway) == []
+
+
+def test_an_upload_waits_for_its_job_as_long_as_that_takes(
+    gateway: InProcessGateway, monkeypatch: pytest.MonkeyPatch
+):
+    """Every later upload sweeps, and so does a gateway that starts; not where no job store answers."""
+    spec = job_of(gateway, send(gateway, TRANSFORMERS, FOLDER))
+    nobodys = incoming(gateway).folder(spec.source.files).with_name(new_upload())
+    nobodys.mkdir()
+    long_ago = time.time() - KEPT_S - 60
+    for folder in (incoming(gateway).folder(spec.source.files), nobodys):
+        os.utime(folder, (long_ago, long_ago))
+
+    def away(*_: object) -> None:
+        raise JobStoreUnavailable("it is away")
+
+    with monkeypatch.context() as hidden:
+        hidden.setattr(gateway.jobs, "list", away)
+        clear_old_uploads(gateway.store, gateway.parts.jobs)
+    assert nobodys.is_dir()
+    job_of(gateway, send(gateway, TRANSFORMERS, FOLDER))
+    assert not nobodys.exists()
+    assert incoming(gateway).folder(spec.source.files).is_dir()
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(gateway: InProcessGateway, monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ import pytest
 
 from shared.artefacts.incoming import KEPT_S, Incoming, new_upload
 from shared.contracts.teacher_sources import SentFiles
-from shared.errors import IncomingNotFound, InvalidModelFiles
+from shared.errors import IncomingNotFound, InvalidModelFiles, JobStoreUnavailable
 
 
 @pytest.fixture
@@ -19,6 +19,12 @@ def admitted(incoming: Incoming, tmp_path: Path) -> SentFiles:
     upload = new_upload()
     incoming.admit(upload, {"model.safetensors": tmp_path / "file-00"})
     return SentFiles(upload=upload)
+
+
+def aged(incoming: Incoming, sent: SentFiles) -> SentFiles:
+    long_ago = time.time() - KEPT_S - 60
+    os.utime(incoming.folder(sent), (long_ago, long_ago))
+    return sent
 
 
 def test_an_upload_is_found_under_its_name_until_it_is_discarded(incoming: Incoming, tmp_path: Path):
@@ -43,14 +49,48 @@ def test_uploads_that_no_job_came_for_are_swept_and_folders_stay(incoming: Incom
     old, fresh = admitted(incoming, tmp_path), admitted(incoming, tmp_path)
     dropped = tmp_path / "incoming" / "my-vit"
     dropped.mkdir()
-    long_ago = time.time() - KEPT_S - 60
-    os.utime(incoming.folder(old), (long_ago, long_ago))
-    os.utime(dropped, (long_ago, long_ago))
-    incoming.sweep()
+    aged(incoming, old)
+    aged(incoming, SentFiles(folder="my-vit"))
+    incoming.sweep(frozenset)
     with pytest.raises(IncomingNotFound):
         incoming.folder(old)
     assert incoming.folder(fresh).is_dir()
     assert incoming.folder(SentFiles(folder="my-vit")) == dropped
+
+
+def test_an_upload_that_a_job_waits_for_is_kept_however_long_that_takes(incoming: Incoming, tmp_path: Path):
+    wanted, other = aged(incoming, admitted(incoming, tmp_path)), aged(incoming, admitted(incoming, tmp_path))
+    incoming.sweep(lambda: frozenset({str(wanted.upload)}))
+    assert incoming.folder(wanted).is_dir()
+    with pytest.raises(IncomingNotFound):
+        incoming.folder(other)
+
+
+def test_nothing_is_swept_while_nobody_can_tell_what_jobs_wait_for(incoming: Incoming, tmp_path: Path):
+    def silent() -> frozenset[str]:
+        raise JobStoreUnavailable("no answer")
+
+    fresh = admitted(incoming, tmp_path)
+    incoming.sweep(silent)  # nothing is old, so nobody is asked
+    old = aged(incoming, fresh)
+    with pytest.raises(JobStoreUnavailable):
+        incoming.sweep(silent)
+    assert incoming.folder(old).is_dir()
+
+
+def test_an_upload_that_its_job_discards_meanwhile_is_no_error(
+    incoming: Incoming, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sent = aged(incoming, admitted(incoming, tmp_path))
+    stat = Path.stat
+
+    def discarded(path: Path, **options: bool) -> os.stat_result:
+        if path.name == sent.upload:
+            incoming.discard(sent)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", discarded)
+    incoming.sweep(frozenset)
 
 
 def test_nothing_but_uploads_and_folders_is_looked_for(incoming: Incoming, tmp_path: Path):

@@ -12,9 +12,11 @@ from shared.contracts.specs import (
     SpecialistsSpec,
     SweepSpec,
     SweepTrialsSpec,
+    TeacherImportSpec,
     TransferSetJobSpec,
 )
-from shared.jobs.in_use import WantedSet, jobs_that_may_use, may_use
+from shared.contracts.teacher_sources import OnnxSource, SentFiles, TransformersSource
+from shared.jobs.in_use import WantedSet, jobs_that_may_use, may_use, uploads_that_jobs_name
 from shared.jobs.memory_store import MemoryJobStore
 from shared.jobs.service import JobService
 from tests.support.jobs import (
@@ -108,3 +110,19 @@ def test_no_job_is_overlooked_however_many_there_are() -> None:
     for _ in range(120):
         jobs.submit(teacher_spec())
     assert jobs_that_may_use(WANTED, jobs, KnownThings()) == (first,)
+
+
+def test_uploads_are_named_by_the_jobs_that_have_not_ended() -> None:
+    store = MemoryJobStore()
+    jobs = JobService(store, RememberingDispatcher(), KnownThings())
+
+    def bring(source: OnnxSource | TransformersSource) -> str:
+        return jobs.submit(TeacherImportSpec(name="net", source=source))[0].id
+
+    waiting, paused, ended = (f"upload-{number:032x}" for number in range(3))
+    bring(OnnxSource(files=SentFiles(upload=waiting)))
+    jobs.pause(bring(TransformersSource(files=SentFiles(upload=paused))))
+    jobs.cancel(bring(OnnxSource(files=SentFiles(upload=ended))))
+    bring(OnnxSource(files=SentFiles(folder="my-net")))
+    jobs.submit(teacher_spec())
+    assert uploads_that_jobs_name(jobs) == {waiting, paused}
