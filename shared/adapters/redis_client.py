@@ -18,8 +18,8 @@ SOCKET_TIMEOUT_S = 1.5
 """A second below the 2.5 that a caller waits at most: the rest is for the machine that is busy meanwhile."""
 CONNECT_TIMEOUT_S = 1.0
 
-_REFUSED = ("OOM", "MISCONF", "READONLY", "LOADING")
-"""Beginnings of answers of a server that is up and cannot serve: out of memory or disk, replica, starting."""
+_REFUSED = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY ", "MASTERDOWN")
+"""What a server says that is up and cannot serve: out of memory or disk, a replica, starting, in a script."""
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "The user executing the script")
 """The same where it does not let this user in, or not do this; the last one within a script."""
 
@@ -66,9 +66,12 @@ def answering() -> Iterator[None]:
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise JobStoreUnavailable(str(error)) from error
     except redis.ResponseError as error:
-        if any(sign in str(error) for sign in _REFUSED):
-            raise JobStoreUnavailable(str(error)) from error
-        if any(sign in str(error) for sign in _DENIED):
+        # The client takes the code away from words that begin with it, as those of Redis 7 about scripts do;
+        # Redis 6 has it in their middle.
+        said = f"{error.status_code or ''} {error}"
+        if any(sign in said for sign in _REFUSED):
+            raise JobStoreUnavailable(said.strip()) from error
+        if any(sign in said for sign in _DENIED):
             raise _denied(error) from error
         raise
 
