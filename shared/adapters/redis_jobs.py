@@ -22,6 +22,7 @@ from shared.adapters.redis_jobs_records import (
     to_event,
     to_view,
 )
+from shared.artefacts.names import is_version
 from shared.contracts.jobs import Failure, JobEvent, JobPage, JobResult, JobState, JobView, Progress
 from shared.contracts.specs import JobSpec
 from shared.errors import (
@@ -116,6 +117,8 @@ class RedisJobStore:
         owner: str | None = None,
     ) -> JobPage:
         """Return jobs, newest first; a cursor that is none of ours begins at the newest."""
+        if parent is not None and not is_version(parent):
+            return JobPage(jobs=())
         below = f"({cursor}" if cursor is not None and cursor.isdecimal() else "+inf"
         answer = self._call("list", state or "*", kind or "*", below, limit + 1, parent or "", owner or "")
         found = list(zip(answer[1::2], answer[2::2], strict=True))
@@ -235,6 +238,9 @@ class RedisJobStore:
         return answer
 
     def _of(self, job_id: str, operation: str, *arguments: str | int) -> Answer:
+        # The record's other keys begin as it does: `<id>:events` would be one of them.
+        if not is_version(job_id):
+            raise JobNotFound(job_id)
         answer = self._call(operation, job_id, *arguments)
         if answer[0] == "missing":
             raise JobNotFound(job_id)

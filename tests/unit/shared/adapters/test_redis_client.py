@@ -1,4 +1,4 @@
-"""What a server says that is up and does not serve; read as the client of Redis reads it, and no server."""
+"""What a server says that is up and does not serve, as redis-py reads it off the wire; no server is needed."""
 
 import pytest
 from redis import ResponseError
