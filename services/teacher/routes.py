@@ -27,7 +27,7 @@ from shared.adapters.content_digest import content_digest
 from shared.adapters.web.access import caller_of
 from shared.adapters.web.metrics import exposition
 from shared.adapters.web.problems import documented
-from shared.adapters.web.scopes import needs
+from shared.adapters.web.scopes import ScopedRoute, needs
 from shared.contracts.base import Contract, refuse
 from shared.contracts.budgets import BudgetList
 from shared.contracts.keys import Scope
@@ -52,7 +52,7 @@ TAGS: Final = [
     {"name": "health", "description": "For whoever runs the service."},
 ]
 
-router = APIRouter()
+router = APIRouter(route_class=ScopedRoute)
 
 _STRANGERS: Final = (errors.Unauthenticated, errors.ScopeMissing)
 

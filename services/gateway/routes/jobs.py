@@ -10,7 +10,7 @@ from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.state import CallerDep, CatalogueDep, GatewayDep, JobsDep
 from services.gateway.uploads.teachers import check_without_files
 from shared.adapters.web.problems import documented
-from shared.adapters.web.scopes import needs
+from shared.adapters.web.scopes import ScopedRoute, needs
 from shared.contracts.jobs import JobPage, JobState, JobView
 from shared.contracts.keys import Scope
 from shared.contracts.specs import JobKind, JobSpec, RedistillationSpec, TeacherImportSpec
@@ -58,7 +58,9 @@ from shared.errors import (
     ViewsBelongToTransferSet,
 )
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[needs(Scope.JOBS)])
+router = APIRouter(
+    prefix="/v1/jobs", tags=["jobs"], dependencies=[needs(Scope.JOBS)], route_class=ScopedRoute
+)
 
 IdempotencyKey = Annotated[
     str | None,

@@ -6,11 +6,13 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.state import Gateway, GatewayDep
 from shared.adapters.web.problems import documented
-from shared.adapters.web.scopes import needs
+from shared.adapters.web.scopes import ScopedRoute, needs
 from shared.contracts.keys import KeyList, KeyMade, KeyRequest, KeyView, Scope
 from shared.errors import BodyTooLarge, KeyNotFound
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs(Scope.ADMIN)])
+router = APIRouter(
+    prefix="/v1/keys", tags=["keys"], dependencies=[needs(Scope.ADMIN)], route_class=ScopedRoute
+)
 
 
 @router.post(

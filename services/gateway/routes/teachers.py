@@ -20,7 +20,7 @@ from services.gateway.uploads.teachers import (
     take_in_teacher,
 )
 from shared.adapters.web.problems import documented
-from shared.adapters.web.scopes import needs
+from shared.adapters.web.scopes import ScopedRoute, needs
 from shared.contracts.findings import TeacherCheckOrder
 from shared.contracts.jobs import JobView
 from shared.contracts.keys import Scope
@@ -46,7 +46,7 @@ from shared.errors import (
     UnsupportedMediaType,
 )
 
-router = APIRouter(prefix="/v1/teachers", tags=["teachers"])
+router = APIRouter(prefix="/v1/teachers", tags=["teachers"], route_class=ScopedRoute)
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"

@@ -8,7 +8,7 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES, UNREADABLE
 from services.gateway.state import Gateway, GatewayDep
 from shared.adapters.web.problems import documented
-from shared.adapters.web.scopes import needs
+from shared.adapters.web.scopes import ScopedRoute, needs
 from shared.contracts.keys import Scope
 from shared.contracts.traffic import TrafficPolicy, TrafficView
 from shared.errors import (
@@ -21,7 +21,9 @@ from shared.errors import (
     TrafficRefused,
 )
 
-router = APIRouter(prefix="/v1/traffic", tags=["traffic"], dependencies=[needs(Scope.ADMIN)])
+router = APIRouter(
+    prefix="/v1/traffic", tags=["traffic"], dependencies=[needs(Scope.ADMIN)], route_class=ScopedRoute
+)
 
 IfMatch = Annotated[
     str | None,

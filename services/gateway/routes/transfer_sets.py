@@ -12,7 +12,7 @@ from services.gateway.state import CallerDep, CatalogueDep, GatewayDep
 from services.gateway.tar import TAR_MEDIA_TYPE, TarResponse
 from services.gateway.transfer_sets import CURSOR
 from shared.adapters.web.problems import documented
-from shared.adapters.web.scopes import needs
+from shared.adapters.web.scopes import ScopedRoute, needs
 from shared.contracts.jobs import JobView
 from shared.contracts.keys import Scope
 from shared.contracts.specs import TransferSetJobSpec
@@ -39,7 +39,7 @@ from shared.errors import (
     UnknownClass,
 )
 
-router = APIRouter(prefix="/v1/transfer-sets", tags=["transfer-sets"])
+router = APIRouter(prefix="/v1/transfer-sets", tags=["transfer-sets"], route_class=ScopedRoute)
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 

@@ -1,11 +1,14 @@
 """Which scope a route needs: said where the route is, checked before it runs, and told in its OpenAPI."""
 
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from fastapi import Request, Security
 from fastapi.openapi.models import HTTPBearer
 from fastapi.params import Depends
+from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from shared.adapters.web.access import caller_of
@@ -45,6 +48,27 @@ def needs(scope: Scope) -> Any:
     A route that FastAPI gives no dependencies, as its class hands on the bare request, asks `scope_of`.
     """
     return Security(Need(scope), scopes=[scope.value])
+
+
+class ScopedRoute(APIRoute):
+    """A route that looks at the scope before it reads the body.
+
+    FastAPI reads and parses a body that the endpoint declares, and only then asks the dependencies: who may
+    not ask at all would be told that the JSON is broken, and would have had it read.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler behind the scope; as it is where the route is public."""
+        handler = super().get_route_handler()
+        scope = scope_of(self)
+        if scope is None:
+            return handler
+
+        async def answer(request: Request) -> Response:
+            caller_of(request.scope).need(scope)
+            return await handler(request)
+
+        return answer
 
 
 def scope_of(route: BaseRoute) -> Scope | None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 
 from services.gateway import routes
 from services.gateway.openapi import described
 from shared.adapters.web.guard import is_public
-from shared.adapters.web.scopes import scope_of
+from shared.adapters.web.scopes import ScopedRoute, scope_of
 from shared.contracts.keys import KeyLimits, Scope
 from shared.errors import RateExceeded
 from tests.support.gateway_in_process import image_file
@@ -110,6 +111,29 @@ def test_a_route_is_closed_to_strangers_and_to_all_scopes_but_its_own(
             assert answer.status_code < 500 or answer.status_code == 503, (scope, answer.text)
         else:
             assert (answer.status_code, answer.json()["code"]) == (403, "scope-missing"), scope
+
+
+@pytest.mark.parametrize("operation", sorted(one for one in SCOPED if one[0] != "GET"), ids=" ".join)
+def test_without_the_scope_a_body_is_not_even_read(
+    client: httpx.Client, keys: dict[Scope, dict[str, str]], operation: tuple[str, str]
+):
+    method, path = operation
+    for scope, key in keys.items():
+        if scope not in (SCOPED[operation], Scope.ADMIN):
+            headers = {"Content-Type": "application/json", **key}
+            answer = client.request(method, re.sub(r"\{[^}]*\}", "x", path), content=b"{", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (403, "scope-missing"), scope
+
+
+def test_every_route_whose_body_fastapi_reads_looks_at_the_scope_first():
+    read = [
+        route
+        for router in routes.ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.body_field is not None and scope_of(route) is not None
+    ]
+    assert len(read) > 4
+    assert [route.path for route in read if not isinstance(route, ScopedRoute)] == []
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nowhere", "/v2/nowhere", "/health", "/v1/jobs/"])
