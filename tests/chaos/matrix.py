@@ -1,11 +1,12 @@
 """Every route of the gateway, what it is asked with, and whose the thing is that it names.
 
-`TABLE` is compared with the routes that the app has: a new one fails until it stands here.
+`TABLE` is compared with the routes that the app has: a new one fails until it stands here, with the scope that
+it should need. That is written by hand: who changes a route's scope changes it here as well, or is told.
 """
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Literal
 
@@ -131,6 +132,8 @@ class Case:
     """Names in the answer of a list."""
     but: frozenset[int] = frozenset()
     """Answers that show that the caller came through, where the world has not what the route needs."""
+    scope: Scope | None = None
+    """That a caller should need; None where anybody may ask."""
 
 
 def thing(url: str, make: Callable[[World, Owner], str], ok: int = 200, **sent: Any) -> Case:
@@ -201,74 +204,119 @@ def _check(world: World, owner: Owner) -> tuple[str, dict[str, Any]]:
     return f"/v1/teachers/{world.teacher(owner)}/check", {"json": {"dataset": "mnist-5k"}}
 
 
+def needing(scope: Scope | None, cases: dict[tuple[str, str], Case]) -> dict[tuple[str, str], Case]:
+    """Return these routes with the scope that they should need; None for public ones."""
+    return {route: replace(case, scope=scope) for route, case in cases.items()}
+
+
 TABLE: dict[tuple[str, str], Case] = {
-    ("GET", "/openapi.json"): plain("/openapi.json"),
-    ("GET", "/docs"): plain("/docs"),
-    ("GET", "/docs/oauth2-redirect"): plain("/docs/oauth2-redirect"),
-    ("GET", "/redoc"): plain("/redoc"),
-    ("GET", "/health/live"): plain("/health/live"),
-    ("GET", "/health/ready"): plain("/health/ready"),
-    ("GET", "/metrics"): plain("/metrics"),
-    ("GET", "/v2/health/live"): plain("/v2/health/live"),
-    ("GET", "/v2/health/ready"): plain("/v2/health/ready"),
-    # The student that answers everybody.
-    ("POST", "/v1/predictions"): plain("/v1/predictions", **PNG),
-    ("GET", "/v2"): plain("/v2"),
-    ("GET", "/v2/models/{name}"): plain("/v2/models/digits"),
-    ("GET", "/v2/models/{name}/ready"): plain("/v2/models/digits/ready"),
-    ("POST", "/v2/models/{name}/infer"): plain("/v2/models/digits/infer", **PIXELS),
-    # Any other student.
-    ("GET", "/v2/models/{name}/versions/{version}"): thing("/v2/models/digits/versions/{}", _student),
-    ("GET", "/v2/models/{name}/versions/{version}/ready"): thing(
-        "/v2/models/digits/versions/{}/ready", _student
+    # Public: health, metrics, the description of the API.
+    **needing(
+        None,
+        {
+            ("GET", "/openapi.json"): plain("/openapi.json"),
+            ("GET", "/docs"): plain("/docs"),
+            ("GET", "/docs/oauth2-redirect"): plain("/docs/oauth2-redirect"),
+            ("GET", "/redoc"): plain("/redoc"),
+            ("GET", "/health/live"): plain("/health/live"),
+            ("GET", "/health/ready"): plain("/health/ready"),
+            ("GET", "/metrics"): plain("/metrics"),
+            ("GET", "/v2/health/live"): plain("/v2/health/live"),
+            ("GET", "/v2/health/ready"): plain("/v2/health/ready"),
+        },
     ),
-    ("POST", "/v2/models/{name}/versions/{version}/infer"): thing(
-        "/v2/models/digits/versions/{}/infer", _student, **PIXELS
+    # The student that answers everybody, and any other of one's own.
+    **needing(
+        Scope.PREDICT,
+        {
+            ("POST", "/v1/predictions"): plain("/v1/predictions", **PNG),
+            ("GET", "/v2"): plain("/v2"),
+            ("GET", "/v2/models/{name}"): plain("/v2/models/digits"),
+            ("GET", "/v2/models/{name}/ready"): plain("/v2/models/digits/ready"),
+            ("POST", "/v2/models/{name}/infer"): plain("/v2/models/digits/infer", **PIXELS),
+            ("GET", "/v2/models/{name}/versions/{version}"): thing("/v2/models/digits/versions/{}", _student),
+            ("GET", "/v2/models/{name}/versions/{version}/ready"): thing(
+                "/v2/models/digits/versions/{}/ready", _student
+            ),
+            ("POST", "/v2/models/{name}/versions/{version}/infer"): thing(
+                "/v2/models/digits/versions/{}/infer", _student, **PIXELS
+            ),
+        },
     ),
-    ("GET", "/v1/students"): listing("/v1/students", _student, "students", "version"),
-    ("GET", "/v1/students/{version}"): thing("/v1/students/{}", _student),
-    ("DELETE", "/v1/students/{version}"): thing("/v1/students/{}", _student, 204),
-    ("GET", "/v1/students/{version}/files/{name}"): thing("/v1/students/{}/files/model.onnx", _student),
-    ("GET", "/v1/students/{version}/comparison"): thing("/v1/students/{}/comparison", _student),
-    ("POST", "/v1/students/{version}/promote"): thing("/v1/students/{}/promote", _student),
-    ("POST", "/v1/students/rollback"): plain("/v1/students/rollback", but=(409,)),
-    ("GET", "/v1/traffic"): plain("/v1/traffic"),
-    ("PUT", "/v1/traffic"): plain("/v1/traffic", json={}),
-    ("DELETE", "/v1/traffic"): plain("/v1/traffic"),
-    ("POST", "/v1/keys"): plain("/v1/keys", 201, json=KEY),
-    ("GET", "/v1/keys"): plain("/v1/keys"),
-    ("GET", "/v1/keys/{key_id}"): Case("none", lambda world, owner: (f"/v1/keys/{_key(world)}", {})),
-    ("DELETE", "/v1/keys/{key_id}"): Case("none", lambda world, owner: (f"/v1/keys/{_key(world)}", {})),
-    ("GET", "/v1/kept"): plain("/v1/kept"),
-    ("GET", "/v1/kept/{collection}"): plain("/v1/kept/unsure", but=(404,)),
-    ("DELETE", "/v1/kept/{collection}"): plain("/v1/kept/unsure", but=(404,)),
-    # Jobs.
-    ("POST", "/v1/jobs"): ordered("/v1/jobs", _order),
-    ("GET", "/v1/jobs"): listing("/v1/jobs?limit=100", World.job, "jobs", "id"),
-    ("GET", "/v1/jobs/{job_id}"): thing("/v1/jobs/{}", World.job),
-    ("POST", "/v1/jobs/{job_id}/cancel"): thing("/v1/jobs/{}/cancel", World.job),
-    ("POST", "/v1/jobs/{job_id}/pause"): thing("/v1/jobs/{}/pause", World.job),
-    ("POST", "/v1/jobs/{job_id}/resume"): thing("/v1/jobs/{}/resume", _paused),
-    ("GET", "/v1/jobs/{job_id}/events"): thing("/v1/jobs/{}/events", _succeeded),
-    ("GET", "/v1/jobs/{job_id}/checkpoint"): thing("/v1/jobs/{}/checkpoint", _succeeded),
-    ("GET", "/v1/jobs/{job_id}/report"): thing("/v1/jobs/{}/report", _succeeded),
-    ("GET", "/v1/jobs/{job_id}/report/files/{name}"): thing("/v1/jobs/{}/report/files/report.md", _succeeded),
-    # Datasets, teachers, transfer sets.
-    ("POST", "/v1/datasets"): plain("/v1/datasets", but=(422,), **UPLOAD),
-    ("GET", "/v1/datasets"): listing("/v1/datasets", _dataset, "datasets", "name"),
-    ("GET", "/v1/datasets/{name}"): thing("/v1/datasets/{}", _dataset),
-    ("POST", "/v1/teachers"): ordered("/v1/teachers", _ensemble_order),
-    ("GET", "/v1/teachers"): listing("/v1/teachers", _teacher, "teachers", "name"),
-    ("GET", "/v1/teachers/{name}"): thing("/v1/teachers/{}", _teacher),
-    ("POST", "/v1/teachers/{name}/check"): Case("thing", _check, frozenset({201})),
-    ("POST", "/v1/transfer-sets"): ordered("/v1/transfer-sets", _set_order),
-    ("GET", "/v1/transfer-sets"): listing("/v1/transfer-sets?limit=100", _set, "transfer_sets", "digest"),
-    ("GET", "/v1/transfer-sets/{digest}"): thing("/v1/transfer-sets/{}", _set),
-    ("DELETE", "/v1/transfer-sets/{digest}"): thing("/v1/transfer-sets/{}", _set, 204),
-    ("GET", "/v1/transfer-sets/{digest}/files/{name}"): thing(
-        "/v1/transfer-sets/{}/files/manifest.json", _set
+    # Jobs, and reading and deleting what is one's own.
+    **needing(
+        Scope.JOBS,
+        {
+            ("GET", "/v1/students"): listing("/v1/students", _student, "students", "version"),
+            ("GET", "/v1/students/{version}"): thing("/v1/students/{}", _student),
+            ("DELETE", "/v1/students/{version}"): thing("/v1/students/{}", _student, 204),
+            ("GET", "/v1/students/{version}/files/{name}"): thing(
+                "/v1/students/{}/files/model.onnx", _student
+            ),
+            ("GET", "/v1/students/{version}/comparison"): thing("/v1/students/{}/comparison", _student),
+            ("POST", "/v1/jobs"): ordered("/v1/jobs", _order),
+            ("GET", "/v1/jobs"): listing("/v1/jobs?limit=100", World.job, "jobs", "id"),
+            ("GET", "/v1/jobs/{job_id}"): thing("/v1/jobs/{}", World.job),
+            ("POST", "/v1/jobs/{job_id}/cancel"): thing("/v1/jobs/{}/cancel", World.job),
+            ("POST", "/v1/jobs/{job_id}/pause"): thing("/v1/jobs/{}/pause", World.job),
+            ("POST", "/v1/jobs/{job_id}/resume"): thing("/v1/jobs/{}/resume", _paused),
+            ("GET", "/v1/jobs/{job_id}/events"): thing("/v1/jobs/{}/events", _succeeded),
+            ("GET", "/v1/jobs/{job_id}/checkpoint"): thing("/v1/jobs/{}/checkpoint", _succeeded),
+            ("GET", "/v1/jobs/{job_id}/report"): thing("/v1/jobs/{}/report", _succeeded),
+            ("GET", "/v1/jobs/{job_id}/report/files/{name}"): thing(
+                "/v1/jobs/{}/report/files/report.md", _succeeded
+            ),
+            ("GET", "/v1/datasets"): listing("/v1/datasets", _dataset, "datasets", "name"),
+            ("GET", "/v1/datasets/{name}"): thing("/v1/datasets/{}", _dataset),
+            ("GET", "/v1/teachers"): listing("/v1/teachers", _teacher, "teachers", "name"),
+            ("GET", "/v1/teachers/{name}"): thing("/v1/teachers/{}", _teacher),
+            ("POST", "/v1/teachers/{name}/check"): Case("thing", _check, frozenset({201})),
+            ("POST", "/v1/transfer-sets"): ordered("/v1/transfer-sets", _set_order),
+            ("GET", "/v1/transfer-sets"): listing(
+                "/v1/transfer-sets?limit=100", _set, "transfer_sets", "digest"
+            ),
+            ("GET", "/v1/transfer-sets/{digest}"): thing("/v1/transfer-sets/{}", _set),
+            ("DELETE", "/v1/transfer-sets/{digest}"): thing("/v1/transfer-sets/{}", _set, 204),
+        },
     ),
-    ("GET", "/v1/transfer-sets/{digest}/download"): thing("/v1/transfer-sets/{}/download", _set),
+    # What comes from outside.
+    **needing(
+        Scope.UPLOAD,
+        {
+            ("POST", "/v1/datasets"): plain("/v1/datasets", but=(422,), **UPLOAD),
+            ("POST", "/v1/teachers"): ordered("/v1/teachers", _ensemble_order),
+        },
+    ),
+    # All that shows what a teacher says.
+    **needing(
+        Scope.TEACH,
+        {
+            ("GET", "/v1/transfer-sets/{digest}/files/{name}"): thing(
+                "/v1/transfer-sets/{}/files/manifest.json", _set
+            ),
+            ("GET", "/v1/transfer-sets/{digest}/download"): thing("/v1/transfer-sets/{}/download", _set),
+        },
+    ),
+    # Who answers, what is kept of it, who has keys.
+    **needing(
+        Scope.ADMIN,
+        {
+            ("POST", "/v1/students/{version}/promote"): thing("/v1/students/{}/promote", _student),
+            ("POST", "/v1/students/rollback"): plain("/v1/students/rollback", but=(409,)),
+            ("GET", "/v1/traffic"): plain("/v1/traffic"),
+            ("PUT", "/v1/traffic"): plain("/v1/traffic", json={}),
+            ("DELETE", "/v1/traffic"): plain("/v1/traffic"),
+            ("POST", "/v1/keys"): plain("/v1/keys", 201, json=KEY),
+            ("GET", "/v1/keys"): plain("/v1/keys"),
+            ("GET", "/v1/keys/{key_id}"): Case("none", lambda world, owner: (f"/v1/keys/{_key(world)}", {})),
+            ("DELETE", "/v1/keys/{key_id}"): Case(
+                "none", lambda world, owner: (f"/v1/keys/{_key(world)}", {})
+            ),
+            ("GET", "/v1/kept"): plain("/v1/kept"),
+            ("GET", "/v1/kept/{collection}"): plain("/v1/kept/unsure", but=(404,)),
+            ("DELETE", "/v1/kept/{collection}"): plain("/v1/kept/unsure", but=(404,)),
+        },
+    ),
 }
 
 

@@ -57,6 +57,10 @@ def test_every_route_of_the_gateway_is_in_the_table(installed: Installation):
     assert set(routes_of(installed.app)) == set(TABLE)
 
 
+def test_every_route_needs_the_scope_that_the_table_says(installed: Installation):
+    assert routes_of(installed.app) == {route: case.scope for route, case in TABLE.items()}
+
+
 def allows(caller: str, scope: Scope | None) -> bool:
     return scope is None or caller in ("admin", scope.value)
 
@@ -72,16 +76,15 @@ def shortened(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def problems(installed: Installation, route: tuple[str, str], case: Case, owner: Owner) -> Iterator[str]:
     """Let every caller ask once, those first who may not; yield what is wrong with the answers."""
-    scope = routes_of(installed.app)[route]
     url, sent = case.ask(installed.world, owner)
     for caller in CALLERS:
-        if not allows(caller, scope):
+        if not allows(caller, case.scope):
             status = installed.ask(caller, route[0], url, {**sent}).status_code
             expected = 401 if caller == "stranger" else 403
             if status != expected:
                 yield f"{caller}: {status} and not {expected}"
     for caller in CALLERS:
-        if allows(caller, scope) and (problem := verdict(installed, caller, route[0], case, owner)):
+        if allows(caller, case.scope) and (problem := verdict(installed, caller, route[0], case, owner)):
             yield f"{caller}: {problem}"
 
 
