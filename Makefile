@@ -55,14 +55,16 @@ sbom: $(DEV)  ## Write what is installed, with licences, as sbom.cdx.json (Cyclo
 	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --of JSON -o sbom.cdx.json
 
 # A tool with many needs of its own, which are none of the project's.
-audit: .venv/audit  ## Ask the database of PyPI about known holes in constraints.txt; needs the network.
+audit: .venv/audit/.installed  ## Ask the database of PyPI about known holes in constraints.txt; needs the network.
 	@.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip || { echo \
 	  "make audit: a hole was found, or not all of the packages could be looked up; what is above says which." \
 	  "tests/unit/test_minimum_versions.py holds what was known, and needs no network." >&2; exit 1; }
 
-.venv/audit: | .venv/bin/python
-	$(BIN)/python -m venv $@
-	$@/bin/python -m pip install --disable-pip-version-check -q pip-audit==2.10.1
+# Touched last: a folder would be there after an installation that failed, too.
+.venv/audit/.installed: | .venv/bin/python
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check -q pip-audit==2.10.1
+	@touch $@
 
 bench-serving: $(DEV)  ## Compare the gateway with others: make bench-serving PEERS=mosec,litserve,bentoml
 	$(BIN)/python -m benchmarks.serving --peers "$(PEERS)" $(BENCH_OPTIONS)
