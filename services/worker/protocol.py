@@ -31,7 +31,11 @@ LONGEST_LINE_BYTES: Final = 1 << 20
 
 
 class ChildOrder(Contract):
-    """What to run. `attempts` counts this one; `epoch` is the fencing token: scratch files carry it."""
+    """What to run. `attempts` counts this one.
+
+    `epoch` is the fencing token: before anything goes live the record is asked whether the job still runs in
+    it.
+    """
 
     job_id: str
     epoch: int = Field(ge=1)

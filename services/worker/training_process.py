@@ -1,7 +1,8 @@
 """The training process: one job, from the supervisor's order on stdin to its result on stdout.
 
 It runs as a child of the worker so that a crash, a leak or a kill costs one attempt and never the worker. It
-writes artefacts only; the job record is the supervisor's. See `services.worker.protocol`.
+writes artefacts only; the job record is the supervisor's, and is asked here only whether the job is still
+this attempt's before anything of it goes live. See `services.worker.protocol`.
 """
 
 import errno
@@ -26,6 +27,7 @@ from services.worker.protocol import (
 from services.worker.settings import WorkerSettings
 from services.worker.stages.context import JobContext, JobStopped, JobWaits
 from shared import settings as shared_settings
+from shared.adapters.redis_jobs import RedisJobStore
 from shared.artefacts.checkpoints import words_on_last_checkpoint
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import Failure
@@ -53,7 +55,13 @@ def main() -> int:
         messages.write(message.model_dump_json(exclude_none=True) + "\n")
         messages.flush()
 
-    context = JobContext(order=order, settings=settings, store=ArtefactStore(settings.store_dir), send=send)
+    context = JobContext(
+        order=order,
+        settings=settings,
+        store=ArtefactStore(settings.store_dir),
+        send=send,
+        jobs=RedisJobStore(settings.redis_url),
+    )
 
     def on_sigterm(_signal: int, _frame: FrameType | None) -> None:
         context.stop.set()

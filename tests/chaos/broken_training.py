@@ -1,8 +1,9 @@
 """The real training process, broken by the name of its job: `nan-7`, `cuda-7`, `host-7`, `kill-7`, `hog-600`.
 
 At that step (counted from 0, over all epochs) a weight becomes NaN, CUDA or the machine has no memory left,
-or the process is killed; `hog` takes so many MiB in its first step. Any other name trains as it should. Run
-by a worker as its training module, or imported by a warm server of training processes.
+or the process is killed; `hog` takes so many MiB in its first step. `halt` notes its process id and stops
+(SIGSTOP) where it is about to export what it trained. Any other name trains as it should. Run by a worker as
+its training module, or imported by a warm server of training processes.
 """
 
 import os
@@ -12,8 +13,9 @@ import time
 import torch
 
 from services.worker import training_process
+from services.worker.protocol import ChildMessage
 from services.worker.stages.context import JobContext
-from shared.contracts.jobs import JobResult
+from shared.contracts.jobs import JobResult, Stage
 from shared.distillation.stack import NetStack
 
 run = training_process.run
@@ -35,6 +37,8 @@ def broken(context: JobContext) -> JobResult:
         step(stack, *given, **where)  # type: ignore[arg-type]
 
     NetStack.step = broken_step  # type: ignore[method-assign, assignment]
+    if how == "halt":
+        halt_before_export(context)
     return run(context)
 
 
@@ -48,6 +52,19 @@ def break_it(how: str, stack: NetStack) -> None:
         torch.empty(1 << 50)
     elif how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def halt_before_export(context: JobContext) -> None:
+    send = context.send
+
+    def send_and_halt(message: ChildMessage) -> None:
+        send(message)
+        told = message.progress
+        if told is not None and (told.stage, told.done) == (Stage.EXPORT, 0):
+            send(ChildMessage(note=str(os.getpid())))
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    context.send = send_and_halt
 
 
 def hold(mebibytes: int) -> None:

@@ -3,25 +3,32 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from services.worker.child import TrainingProcess
+from services.worker.protocol import EXIT_STOPPED, ChildOrder
+from shared.adapters.redis_jobs import RedisJobStore
 from shared.artefacts.checkpoints import Checkpoint, last_checkpoint
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.architectures import Mlp
 from shared.contracts.jobs import JobState, JobView
 from shared.contracts.specs import TeacherSpec
 from shared.contracts.training import Budget, Regularisation
+from shared.jobs.service import new_job_id
 from tests.chaos.fleet import Fleet
 from tests.support.distilling import SHAPES, shapes
 from tests.support.redis_server import RedisServer
+from tests.support.teachers_at_rest import publish_teacher
 from tests.support.warm_jobs import warm_jobs
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WorkerProcess, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -181,6 +188,67 @@ def test_a_training_that_is_killed_at_every_attempt_tells_its_last_checkpoint(
         f"{job.failure.code} after {job.attempts} attempts; its last checkpoint: step {steps_done(found)}",
         "worker-died after 3, each further than the one before, and says where",
         held=held and steps_done(found) >= 3 and says_where_the_checkpoint_is(job, found),
+    )
+
+
+# --- a process that wakes when its job is over -------------------------------------------------------------
+
+
+def halted(child: TrainingProcess) -> int:
+    """Return the id of the process that trains, once it has stopped where it would export."""
+    noted: list[str] = []
+
+    def notes_its_process() -> bool:
+        noted.extend(message.note for message in child.read(0.1) if (message.note or "").isdigit())
+        return bool(noted) and psutil.Process(int(noted[0])).status() == psutil.STATUS_STOPPED
+
+    eventually(notes_its_process, 120, "the training is about to be exported")
+    return int(noted[0])
+
+
+def is_cancelled(jobs: RedisJobStore, job_id: str) -> bool:
+    jobs.claim_due()  # as a reconciler does, should the lease not have lapsed before
+    return jobs.get(job_id).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("meanwhile", ["cancelled", "given to another"])
+def test_a_training_that_wakes_when_its_job_is_not_its_own_puts_nothing_live(
+    meanwhile: str,
+    redis_url: str,
+    warm: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told: Callable[..., None],
+) -> None:
+    """The real training process, whose supervisor is as frozen as it is: nobody renews, nobody stops it."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("IMAGO_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("WORKER_THREADS", "1")
+    store, jobs = ArtefactStore(tmp_path / "store"), RedisJobStore(redis_url)
+    add_shapes(store)
+    job, _ = jobs.submit(new_job_id(), TEACHER.model_copy(update={"name": "halt"}))
+    grant = jobs.acquire(job.id, 0.2, 3)
+    assert grant is not None
+    order = ChildOrder(job_id=job.id, epoch=grant.epoch, attempts=1, spec=grant.spec)
+    with TrainingProcess(warm, order) as child:
+        training = halted(child)
+        if meanwhile == "cancelled":
+            jobs.request_cancel(job.id)
+            eventually(lambda: is_cancelled(jobs, job.id), 10, "the job is cancelled")
+        else:
+            eventually(lambda: jobs.acquire(job.id, 60, 3) is not None, 10, "another worker has the job")
+        other = publish_teacher(store, "halt")
+        os.kill(training, signal.SIGCONT)
+        eventually(child.exited, 60, "the training process has left")
+        messages, status = child.end()
+    jobs.close()
+    stays = store.teachers.current("halt") == other
+    told(
+        1,
+        f"a training that is frozen before its export, and wakes when its job is {meanwhile}",
+        f"it leaves with {status}; live is {'the other teacher' if stays else 'its own'}",
+        f"it leaves with {EXIT_STOPPED}, and what is live stays",
+        held=stays and status == EXIT_STOPPED and not any(message.result for message in messages),
     )
 
 

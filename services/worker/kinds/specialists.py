@@ -240,6 +240,7 @@ def _publish_teacher(
             job_id=job.context.job_id,
             created_at=datetime.now(UTC),
         )
+        job.context.need_lease()
         teachers.make_current(teacher.name, teacher.digest)
     return teacher
 

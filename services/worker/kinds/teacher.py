@@ -147,5 +147,6 @@ def _publish(
             job_id=context.job_id,
             created_at=datetime.now(UTC),
         )
+        context.need_lease()
         context.store.teachers.make_current(spec.name, teacher.digest)
     return teacher

@@ -118,4 +118,5 @@ def _publish(context: JobContext, spec: TeacherImportSpec, draft: Draft, accurac
             job_id=context.job_id,
             created_at=datetime.now(UTC),
         )
+        context.need_lease()
         context.store.teachers.make_current(spec.name, teacher.digest)

@@ -1,5 +1,6 @@
 """What the stages of a job share: the order, the store, how to tell progress, when to stop."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,17 @@ from shared.artefacts.jobs import JobFiles
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import MOST_CHILDREN, ChildJob, JobState, Progress, Stage
 from shared.contracts.specs import JobSpec
-from shared.errors import ChildFailed, TooManyChildren
+from shared.errors import ChildFailed, JobNotFound, JobStoreUnavailable, LeaseLost, TooManyChildren
+from shared.jobs.ports import JobStore
 from shared.transfer_set.store import TransferSetStore
+
+log = logging.getLogger(__name__)
 
 _SECONDS = "seconds.txt"
 _WRITTEN_EVERY_S = 1.0
 """How much of its time a stage forgets at most, beyond its last progress, where its process is killed."""
+_LOOK_AGAIN_S = 0.5
+"""Pause before the record is asked again whether the job is still ours."""
 
 
 class JobWaits(Exception):
@@ -83,6 +89,8 @@ class JobContext:
     store: ArtefactStore
     send: Callable[[ChildMessage], None]
     stop: Event = field(default_factory=Event)
+    jobs: JobStore | None = None
+    """The record, which tells whether the job is still this attempt's; None where none is kept."""
     clocks: dict[Stage, StageClock] = field(default_factory=dict)
     children_asked: int = 0
     """Child jobs that this attempt has asked for so far."""
@@ -155,6 +163,31 @@ class JobContext:
         """Wait; leave by `JobStopped` where the supervisor asks for it meanwhile."""
         if self.stop.wait(seconds):
             raise JobStopped
+
+    def need_lease(self) -> None:
+        """Return where the job is still this attempt's; leave by `JobStopped` where it is not.
+
+        To be called right before others can see what the attempt has made, or get it by a name: a process
+        that was frozen or cut off for a while may wake when its job has been cancelled, or goes on elsewhere.
+        While the record does not answer it waits, until the supervisor asks it to stop.
+        """
+        while not self._holds_lease():
+            self.pause(_LOOK_AGAIN_S)
+
+    def _holds_lease(self) -> bool:
+        """Tell whether the job is ours and wanted, as far as the record answers."""
+        if self.jobs is None:
+            return True
+        try:
+            signal = self.jobs.look(self.job_id, self.order.epoch)
+        except JobStoreUnavailable as error:
+            log.warning("the job store does not answer; nothing is published", extra={"reason": str(error)})
+            return False
+        except (LeaseLost, JobNotFound) as error:
+            log.warning("the job is not ours any more: nothing is published", extra={"reason": str(error)})
+            raise JobStopped from error
+        # Of a cancel the supervisor hears in a moment, too, and stops us.
+        return not signal.cancel_requested
 
     def note(self, text: str) -> None:
         """Tell something in words."""

@@ -93,6 +93,7 @@ def _frozen(context: JobContext, spec: RedistillationSpec, base: str, manifest: 
     with store.owners.taking("datasets", spec.dataset, context.owner, store.datasets.has) as may:
         if not may:
             raise DatasetExists(spec.dataset)
+        context.need_lease()
         store.datasets.put(
             spec.dataset,
             {**splits, "train": _joined(splits["train"], found.fresh)},

@@ -13,16 +13,23 @@ def owned_teacher(context: JobContext, name: str) -> Iterator[None]:
 
     Raises:
         TeacherExists: the name was taken by another owner since the job was submitted.
+        JobStopped: the job is not this attempt's any more.
     """
     store = context.store
     with store.owners.taking("teachers", name, context.owner, store.teachers.has) as may:
         if not may:
             raise TeacherExists(name)
+        context.need_lease()
         yield
 
 
 def own_student(context: JobContext, version: str) -> None:
-    """Note whose student this will be; no two jobs make the same version."""
+    """Note whose student this will be; no two jobs make the same version.
+
+    Raises:
+        JobStopped: the job is not this attempt's any more.
+    """
+    context.need_lease()
     context.store.owners.add("students", version, context.owner)
 
 

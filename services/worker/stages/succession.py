@@ -81,6 +81,8 @@ def _settled(
         except DistillationError as error:
             obstacle = f"student {found!r} is live by now, and cannot be compared with the new one: {error}"
     promoted, reason = _decided(spec, version, found, other or old, obstacle)
+    if promoted:
+        context.need_lease()
     # The new one was loaded and checked above, from the files that gateways load.
     if promoted and students.succeed(version, found) is None:
         promoted, reason = False, "another student was promoted in the meantime, and was not compared"

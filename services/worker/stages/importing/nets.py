@@ -24,6 +24,7 @@ from shared.contracts.datasets import DatasetManifest
 from shared.contracts.images import ImageInput
 from shared.contracts.teacher_sources import SafetensorsSource, TeacherSource, TimmSource, TransformersSource
 from shared.contracts.teachers import Nets
+from shared.contracts.transformers_configs import check_transformers_config
 from shared.distillation.findings import warning
 from shared.errors import InvalidModelFiles
 from shared.models.checkpoints import net_tensors, stack, to_arrays
@@ -72,8 +73,10 @@ def read_transformers(source: TransformersSource, folder: Path, dataset: Dataset
         InvalidModelFiles: the library does not read it, weights are missing, or our net of its configuration
             answers otherwise.
         ExtraMissing: `transformers` is not installed.
-        ArchitectureInvalid: its head is no linear layer, which we need.
+        ArchitectureInvalid: its head is no linear layer, which we need; it is of a family that is not taken, or
+            names what lies outside of it.
     """
+    check_transformers_config(read_json(folder / CONFIG))
     library = imported("transformers")
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:

@@ -1,3 +1,4 @@
+import threading
 import time
 from pathlib import Path
 from threading import Event
@@ -10,7 +11,9 @@ from services.worker.stages.context import JobContext, JobStopped, JobWaits, Sta
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import MOST_CHILDREN, ChildJob, Failure, JobResult, JobState, Stage
 from shared.contracts.specs import JobSpec, TeacherSpec
-from shared.errors import ChildFailed, TooManyChildren
+from shared.errors import ChildFailed, JobStoreUnavailable, TooManyChildren
+from shared.jobs.memory_store import MemoryJobStore
+from shared.jobs.ports import Signal
 
 
 @pytest.fixture
@@ -100,6 +103,65 @@ def test_progress_leaves_when_the_supervisor_asked_to_stop(context: JobContext, 
         context.progress(Stage.TRANSFER_SET, 1, 2, "rows")
     context.progress(Stage.TRAIN, 1, 2, "epochs", may_stop=False)
     assert [message.progress.done for message in sent if message.progress] == [1, 1]
+
+
+# --- the lease ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> MemoryJobStore:
+    """The record in which the context's attempt holds the lease."""
+    monkeypatch.setattr("services.worker.stages.context._LOOK_AGAIN_S", 0.01)
+    jobs = MemoryJobStore()
+    jobs.submit(context.job_id, context.order.spec)
+    assert jobs.acquire(context.job_id, 60, 3) is not None
+    context.jobs = jobs
+    return jobs
+
+
+def test_who_holds_the_lease_may_publish(context: JobContext, held: MemoryJobStore):
+    context.need_lease()
+
+
+@pytest.mark.parametrize("end", ["cancelled", "given to another", "unknown"])
+def test_whose_job_is_not_theirs_any_more_leaves_in_place_of_publishing(
+    context: JobContext, held: MemoryJobStore, end: str
+):
+    if end == "cancelled":
+        held.cancelled(context.job_id, 1)
+    elif end == "given to another":
+        held.release(context.job_id, 1)
+        assert held.acquire(context.job_id, 60, 3) is not None
+    else:
+        context.jobs = MemoryJobStore()
+    with pytest.raises(JobStopped):
+        context.need_lease()
+
+
+def test_whose_job_is_to_be_cancelled_waits_until_the_supervisor_stops_them(
+    context: JobContext, held: MemoryJobStore
+):
+    held.request_cancel(context.job_id)
+    threading.Timer(0.1, context.stop.set).start()
+    with pytest.raises(JobStopped):
+        context.need_lease()
+    assert context.stop.is_set()
+
+
+def test_while_the_record_does_not_answer_nothing_is_published(
+    context: JobContext, held: MemoryJobStore, monkeypatch: pytest.MonkeyPatch
+):
+    look, asked = held.look, []
+
+    def away_twice(job_id: str, epoch: int) -> Signal:
+        asked.append(epoch)
+        if len(asked) < 3:
+            raise JobStoreUnavailable("it is away")
+        return look(job_id, epoch)
+
+    monkeypatch.setattr(held, "look", away_twice)
+    context.need_lease()
+    assert asked == [1, 1, 1]
 
 
 def test_the_estimate_counts_only_work_done_since_the_stage_began():

@@ -166,6 +166,33 @@ def test_every_kind_of_job_notes_the_owner_of_what_it_publishes():
     assert "teachers.publish_nets(" in (WORKER / "kinds" / "specialists.py").read_text()
 
 
+def test_every_kind_of_job_asks_whether_it_is_still_its_own_right_before_anything_goes_live():
+    """With at most the condition in between on which it goes live at all."""
+    asking = {"make_current": "need_lease", "students.publish": "own_student"}
+    asking |= {"datasets.put": "need_lease", "students.succeed": "need_lease"}
+    found = []
+    for path in WORKER.rglob("*.py"):
+        if path.name == "draft.py":  # of a store of the job's own
+            continue
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            for what, asked in asking.items():
+                if f"{what}(" in line:
+                    before = lines[number - 2 : number]
+                    found.append((path.name, any(f"{asked}(" in one for one in before)))
+    assert sorted(found) == [
+        ("bundle.py", True),
+        ("ensemble_bundle.py", True),
+        ("freezing.py", True),
+        ("specialists.py", True),
+        ("succession.py", True),
+        ("teacher.py", True),
+        ("teacher_import.py", True),
+    ]
+    owning = (WORKER / "stages" / "owning.py").read_text()
+    assert owning.count("context.need_lease()") == 2
+
+
 def test_a_frozen_dataset_is_the_jobs_owners_and_replaces_nobodys(bench, owners, monkeypatch):
     spec = RedistillationSpec(name="next", collection="unsure", dataset="frozen")
     kept = bench.store.datasets.load("quarters", "train").images[:5] ^ 255
