@@ -1,6 +1,7 @@
 """What there is, as the artefact store and the data directory show it now, and as a caller sees it."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from shared.adapters.web.access import Caller
@@ -86,8 +87,11 @@ class StoreCatalogue:
 
     def datasets(self) -> tuple[DatasetView, ...]:
         """Return all datasets, stored or built in, by name."""
-        names = filter(self._sees_dataset, self._store.datasets.names())
-        return tuple(map(self.dataset, sorted({*BUILTIN_DATASETS, *names})))
+        found = []
+        for name in sorted({*BUILTIN_DATASETS, *filter(self._sees_dataset, self._store.datasets.names())}):
+            with suppress(DatasetNotFound):  # deleted since its name was read
+                found.append(self.dataset(name))
+        return tuple(found)
 
     def teacher(self, name: str) -> TeacherDescription:
         """Return the teacher as it is now; raises `TeacherNotFound`, also where it is another owner's."""

@@ -1,7 +1,6 @@
 """The store of datasets: `datasets/<name>/{manifest.json, <split>.safetensors}`, never changed once there."""
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from shared.artefacts.files import canonical_json, digest_of, publish_directory, write_atomic
+from shared.artefacts.files import (
+    canonical_json,
+    digest_of,
+    publish_directory,
+    remove_directory,
+    sweep_temporaries,
+    write_atomic,
+)
 from shared.artefacts.names import is_name
 from shared.artefacts.tensors import Array, read_tensors, write_tensors
 from shared.contracts.datasets import DATASET_FORMAT, DatasetManifest, SplitCounts
@@ -144,11 +150,19 @@ class DatasetStore:
     def delete(self, name: str) -> None:
         """Remove a dataset, whose copies of images are to be nowhere any more; jobs that name it will fail.
 
+        A reader sees it whole or not at all. What a process leaves that dies in this, `sweep` removes.
+
         Raises:
             DatasetNotFound: there is none of this name.
         """
         self.get(name)
-        shutil.rmtree(self._root / name)
+        if not remove_directory(self._root / name):
+            raise DatasetNotFound(name)
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left of datasets that they stored or deleted."""
+        if self._root.is_dir():
+            sweep_temporaries(self._root)
 
     def load(self, name: str, split: str) -> Split:
         """Return a split as views on its file; of no length where the dataset has no such images.

@@ -7,7 +7,6 @@ not there at all when a process dies in the middle of it. Deleting a collection 
 
 import hashlib
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.artefacts.files import canonical_json, exclusive_lock
+from shared.artefacts.files import canonical_json, exclusive_lock, remove_directory, sweep_temporaries
 from shared.artefacts.names import is_name
 from shared.contracts.images import ImageInput
 from shared.contracts.kept import KeptByStudent, KeptCollection, KeptReason
@@ -181,17 +180,26 @@ class KeptStore:
     def delete(self, collection: str) -> int:
         """Remove a collection with all its images; return how many they were.
 
+        What an earlier call has left that was killed goes as well, whatever it was of.
+
         Raises:
             KeptNotFound: it does not exist.
         """
+        self.sweep()
         self._need(collection)
         with exclusive_lock(self._root / _LOCK):
             try:
                 images = self.show(collection).images
             except (KeptNotFound, Corrupt):
                 images = 0  # nobody can count what is damaged, and it is to go all the same
-            shutil.rmtree(self._root / collection, ignore_errors=False)
+            if not remove_directory(self._root / collection):
+                raise KeptNotFound(collection)
         return images
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left of collections that they deleted."""
+        if self._root.is_dir():
+            sweep_temporaries(self._root)
 
     def _need(self, collection: str) -> None:
         if not is_name(collection) or not (self._root / collection / FILE).is_file():

@@ -1,6 +1,7 @@
 """Kept images: how many there are, and their removal when consent is withdrawn."""
 
 import time
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -53,25 +54,39 @@ def delete(
     Frozen datasets hold copies: the answer names them, and `datasets=true` removes them as well; jobs that
     name one of them then fail. Students that learned from the images stay; they hold none of them. Where the
     traffic policy goes on keeping under this name (`still_kept`), the collection begins anew: switch
-    `keeping` off first.
+    `keeping` off first. What was cut off can be asked again: with `datasets=true` a collection is not found
+    only once no dataset holds an image of it either.
     """
     still_kept = _is_kept(collection, gateway)
     if not still_kept:
         # A process that has not seen yet that keeping was switched off may be writing its last images.
         time.sleep(_FOLLOWED * gateway.settings.promotion_poll_s)
-    images = gateway.store.kept.delete(collection)
-    made = _made_of(collection, gateway)
+    gateway.store.datasets.sweep()
+    try:
+        images = gateway.store.kept.delete(collection)
+    except KeptNotFound:
+        images, made = 0, _made_of(collection, gateway) if datasets else []
+        if not made:
+            raise
+    else:
+        made = _made_of(collection, gateway)
     if datasets:
-        for name in made:
+        # The last first: what is left where this is cut off is still known to be made of the collection.
+        for name in reversed(made):
             _delete(name, gateway)
     return KeptDeleted(
-        name=collection, images=images, datasets=made, datasets_removed=datasets, still_kept=still_kept
+        name=collection,
+        images=images,
+        datasets=tuple(sorted(made)),
+        datasets_removed=datasets,
+        still_kept=still_kept,
     )
 
 
 def _delete(name: str, gateway: Gateway) -> None:
     owners = gateway.store.owners
-    with owners.held("datasets", name):  # or somebody else's of this name would lose its owner
+    # Held, or somebody else's of this name would lose its owner.
+    with owners.held("datasets", name), suppress(DatasetNotFound):
         gateway.store.datasets.delete(name)
         owners.forget("datasets", name)
 
@@ -81,8 +96,8 @@ def _is_kept(collection: str, gateway: Gateway) -> bool:
     return keeping is not None and keeping.collection == collection
 
 
-def _made_of(collection: str, gateway: Gateway) -> tuple[str, ...]:
-    """Return the datasets that hold images of a collection: frozen from it, or from what was."""
+def _made_of(collection: str, gateway: Gateway) -> list[str]:
+    """Return the datasets that hold images of a collection: frozen from it, then those from what was."""
     store = gateway.store.datasets
     frozen = {}
     for name in store.names():
@@ -92,7 +107,7 @@ def _made_of(collection: str, gateway: Gateway) -> tuple[str, ...]:
             continue
         if manifest.frozen is not None:
             frozen[name] = manifest.frozen
-    made = {name for name, one in frozen.items() if one.collection == collection}
-    while more := {name for name, one in frozen.items() if one.base in made} - made:
-        made |= more
-    return tuple(sorted(made))
+    made = [name for name, one in frozen.items() if one.collection == collection]
+    while more := [name for name, one in frozen.items() if one.base in made and name not in made]:
+        made += more
+    return made

@@ -65,7 +65,12 @@ def sweep_incoming(store: ArtefactStore, jobs: JobService) -> None:
 
 
 def clear_old_uploads(store: ArtefactStore, jobs: JobService) -> None:
-    """Remove what a gateway left that was killed during an upload, and what no job waits for, a day later."""
+    """Remove what killed processes left: of uploads a day later, of what they were deleting at once.
+
+    Uploads of teachers that no job waits for go as well, a day later.
+    """
+    store.datasets.sweep()
+    store.kept.sweep()
     sweep_incoming(store, jobs)
     root = _root(store)
     if not root.is_dir():

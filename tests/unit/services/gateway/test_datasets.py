@@ -118,3 +118,10 @@ def test_more_uploads_than_are_taken_in_at_a_time_are_told_to_wait(gateway):
     answer = upload(gateway, zipped(folders(a=3, b=3)))
     refused(answer, 503, "queue-full")
     assert answer.headers["Retry-After"] == "5"
+
+
+def test_a_dataset_that_vanishes_while_all_are_listed_is_left_out(gateway, monkeypatch):
+    monkeypatch.setattr(gateway.parts.store.datasets, "names", lambda: ["vanished"])
+    listed = gateway.client.get("/v1/datasets")
+    assert listed.status_code == 200, listed.text
+    assert "mnist-5k" in {view["name"] for view in listed.json()["datasets"]}

@@ -73,6 +73,51 @@ def test_the_copies_go_with_the_images_where_that_is_asked(gateway: InProcessGat
     assert gateway.store.datasets.names() == ["other"]
 
 
+def test_what_was_cut_off_is_asked_again_until_nothing_is_left(
+    gateway: InProcessGateway, monkeypatch: pytest.MonkeyPatch
+):
+    """Each call dies once it has removed one thing; which those are that follow is known all the same."""
+    keep(gateway)
+    freeze(gateway, "frozen", "mnist-5k")
+    freeze(gateway, "a-second", "frozen", collection="later")
+    freeze(gateway, "third", "a-second", collection="later")
+    delete = gateway.parts.store.datasets.delete
+
+    def dying(name: str) -> None:
+        delete(name)
+        raise ConnectionError("cut off")
+
+    monkeypatch.setattr(gateway.parts.store.datasets, "delete", dying)
+    for left in (["a-second", "frozen"], ["frozen"], []):
+        assert gateway.client.delete("/v1/kept/unsure?datasets=true").status_code == 500
+        assert gateway.store.datasets.names() == left
+    refused(gateway.client.delete("/v1/kept/unsure?datasets=true"), 404, "kept-not-found")
+
+
+def test_copies_can_be_removed_after_the_images_were(gateway: InProcessGateway):
+    keep(gateway)
+    freeze(gateway, "frozen", "mnist-5k")
+    assert gateway.client.delete("/v1/kept/unsure").json()["images"] == 3
+    refused(gateway.client.delete("/v1/kept/unsure"), 404, "kept-not-found")
+    answer = gateway.client.delete("/v1/kept/unsure?datasets=true").json()
+    assert (answer["images"], answer["datasets"], answer["datasets_removed"]) == (0, ["frozen"], True)
+    assert gateway.store.datasets.names() == []
+
+
+def test_a_copy_that_somebody_else_removes_meanwhile_is_no_error(
+    gateway: InProcessGateway, monkeypatch: pytest.MonkeyPatch
+):
+    keep(gateway)
+    freeze(gateway, "frozen", "mnist-5k")
+    delete = gateway.parts.store.datasets.delete
+    monkeypatch.setattr(
+        gateway.parts.store.datasets,
+        "delete",
+        lambda name: (gateway.store.datasets.delete(name), delete(name)),
+    )
+    assert gateway.client.delete("/v1/kept/unsure?datasets=true").json()["datasets"] == ["frozen"]
+
+
 def test_a_collection_that_goes_on_being_kept_is_said_to(gateway: InProcessGateway):
     keep(gateway)
     gateway.store.students.set_traffic(TrafficPolicy(keeping=Keeping(collection="unsure")))

@@ -205,3 +205,21 @@ def test_a_manifest_with_other_classes_is_corrupt(store: DatasetStore, tmp_path:
     path.write_text(path.read_text().replace('"cat"', '"cow"'))
     with pytest.raises(Corrupt):
         store.get("pets")
+
+
+def test_what_a_killed_deletion_leaves_is_no_dataset_and_is_swept(
+    store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    store.put("pets", {"train": make_split()}, classes=CLASSES, source="once")
+    with monkeypatch.context() as dying:
+        dying.setattr("shared.artefacts.files.shutil.rmtree", killed)
+        with pytest.raises(SystemExit):
+            store.delete("pets")
+    assert (store.has("pets"), store.names()) == (False, [])
+    assert list(tmp_path.rglob("*.safetensors")) != []
+    store.sweep()
+    assert list((tmp_path / "datasets").iterdir()) == []
+    assert store.put("pets", {"train": make_split(6)}, classes=CLASSES, source="anew") == store.get("pets")

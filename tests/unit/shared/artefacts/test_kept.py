@@ -88,6 +88,22 @@ def test_deleting_leaves_nothing_and_the_name_can_begin_anew(store, tmp_path):
     assert len(store.add("c", WITNESS, [image(1)], most_images=9).kept) == 1
 
 
+def test_what_a_killed_deletion_leaves_goes_with_the_next(store, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise SystemExit
+
+    store.add("c", WITNESS, [image(1)], most_images=9)
+    with monkeypatch.context() as dying:
+        dying.setattr("shared.artefacts.files.shutil.rmtree", killed)
+        with pytest.raises(SystemExit):
+            store.delete("c")
+    assert store.list() == []
+    assert list(tmp_path.rglob("images.sqlite")) != []
+    with pytest.raises(KeptNotFound):
+        store.delete("c")
+    assert list(tmp_path.rglob("images.sqlite")) == []
+
+
 def test_what_is_damaged_is_said_to_be_and_can_be_deleted(store, tmp_path):
     store.add("c", WITNESS, [image(1)], most_images=9)
     (tmp_path / "kept" / "c" / "images.sqlite").write_bytes(b"no database at all" * 100)
