@@ -68,10 +68,23 @@ function operations.list(state, kind, below, limit, parent, owner)
   return page
 end
 
+local function granted(job)
+  local ends = {}
+  for _, child in ipairs(job.children) do
+    ends[#ends + 1] = child
+    ends[#ends + 1] = redis.call('HGETALL', record_key(child))
+  end
+  local key = record_key(job.id)
+  return { 'granted', job.epoch, job.attempts, redis.call('HGET', key, 'spec'), job.parent or '', ends,
+    job.owner or '', redis.call('HGET', key, 'key') or '' }
+end
+
 -- `failure` is the JSON to fail the job with where its attempts are spent; '' asks for the facts first.
-function operations.acquire(id, lease, most, failure)
+function operations.acquire(id, lease, most, taker, failure)
   local job = load(id)
   if not job then return { 'missing' } end
+  -- By the same taker: the first try arrived and only its answer was lost.
+  if is_held(job) and job.taker == taker then return granted(job) end
   if is_held(job) or job.state ~= 'running' and job.state ~= 'queued' then return { 'nothing' } end
   if job.state == 'running' and settle(job) then return { 'nothing' } end
   if job.attempts >= tonumber(most) then
@@ -82,17 +95,12 @@ function operations.acquire(id, lease, most, failure)
   job.epoch = job.epoch + 1
   job.attempts = job.attempts + 1
   local lease_until = now + tonumber(lease)
-  set(job, 'epoch', job.epoch, 'attempts', job.attempts, 'until', whole(lease_until), 'resends', '0')
+  set(job, 'epoch', job.epoch, 'attempts', job.attempts, 'until', whole(lease_until), 'resends', '0',
+    'taker', taker)
   redis.call('HSETNX', record_key(id), 'started', whole(now))
   due_at(id, lease_until)
   move(job, 'running')
-  local ends = {}
-  for _, child in ipairs(job.children) do
-    ends[#ends + 1] = child
-    ends[#ends + 1] = redis.call('HGETALL', record_key(child))
-  end
-  return { 'granted', job.epoch, job.attempts, redis.call('HGET', record_key(id), 'spec'), job.parent or '', ends,
-    job.owner or '', redis.call('HGET', record_key(id), 'key') or '' }
+  return granted(job)
 end
 
 function operations.renew(id, epoch, lease)

@@ -6,6 +6,7 @@ may let two workers run one job. Their artefacts stay apart all the same, being 
 
 import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.resources import files
@@ -157,9 +158,12 @@ class RedisJobStore:
 
     # --- for those who run them ----------------------------------------------------------------------------
 
-    def acquire(self, job_id: str, lease_s: float, max_attempts: int) -> Grant | None:
+    def acquire(
+        self, job_id: str, lease_s: float, max_attempts: int, taker: str | None = None
+    ) -> Grant | None:
         """Take the lease; see `JobStore.acquire`."""
-        arguments = (_milliseconds(lease_s), max_attempts)
+        # Also without a taker this call is one: the client sends it twice where its connection dies.
+        arguments = (_milliseconds(lease_s), max_attempts, taker or secrets.token_hex(16))
         answer = self._of(job_id, "acquire", *arguments, "")
         if answer[0] == "spent":
             # The words of the failure are made here; the script looks again before it uses them.

@@ -28,7 +28,7 @@ local function due_at(id, at) redis.call('ZADD', prefix .. 'due', whole(at), id)
 local function load(id)
   local found = redis.call('HMGET', record_key(id), 'state', 'kind', 'sequence', 'epoch', 'attempts',
     'until', 'cancel', 'reason', 'resends', 'parent', 'children', 'waiting_since', 'ended_before',
-    'owner', 'pause')
+    'owner', 'pause', 'taker')
   if not found[1] then return nil end
   return {
     id = id, state = found[1], kind = found[2], sequence = found[3], epoch = tonumber(found[4]),
@@ -36,6 +36,7 @@ local function load(id)
     reason = found[8] or '', resends = tonumber(found[9]), parent = found[10],
     children = found[11] and cjson.decode(found[11]) or {}, waiting_since = tonumber(found[12] or 0),
     ended_before = tonumber(found[13] or 0), owner = found[14], pause = found[15] == '1',
+    taker = found[16],
   }
 end
 

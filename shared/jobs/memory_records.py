@@ -30,6 +30,8 @@ class Record:
     sequence: int
     due_at: float | None
     lease_until: float = 0.0
+    taker: str | None = None
+    """Who took the lease last."""
     resends: int = 0
     reason: str = ""
     waiting_since: float = 0.0
@@ -98,9 +100,10 @@ class Records:
         """Tell whether a worker holds the lease and was heard of lately."""
         return record.state is JobState.RUNNING and record.lease_until > self.now()
 
-    def take(self, record: Record, lease_s: float) -> None:
+    def take(self, record: Record, lease_s: float, taker: str | None) -> None:
         """Give the lease to the next holder."""
         view = record.view
+        record.taker = taker
         self.change(
             record,
             epoch=view.epoch + 1,

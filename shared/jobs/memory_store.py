@@ -134,10 +134,14 @@ class MemoryJobStore:
 
     # --- for those who run them ----------------------------------------------------------------------------
 
-    def acquire(self, job_id: str, lease_s: float, max_attempts: int) -> Grant | None:
+    def acquire(
+        self, job_id: str, lease_s: float, max_attempts: int, taker: str | None = None
+    ) -> Grant | None:
         """Take the lease; see `JobStore.acquire`."""
         with self._lock:
             record = self._records.get(job_id)
+            if self._records.is_held(record) and taker is not None and record.taker == taker:
+                return self._grant(record)
             if self._records.is_held(record) or record.state not in (JobState.QUEUED, JobState.RUNNING):
                 return None
             if record.state is JobState.RUNNING and self._records.settle(record):
@@ -147,18 +151,8 @@ class MemoryJobStore:
                 failure = Failure(code=died.code, detail=str(died), remedy=died.remedy)
                 self._records.finish(record, JobState.FAILED, failure=failure)
                 return None
-            self._records.take(record, lease_s)
-            view, children = record.view, self._records.ends_of_children(record)
-            return Grant(
-                job_id,
-                view.epoch,
-                view.attempts,
-                view.spec,
-                view.parent,
-                children,
-                view.owner,
-                record.key_id,
-            )
+            self._records.take(record, lease_s, taker)
+            return self._grant(record)
 
     def renew(self, job_id: str, epoch: int, lease_s: float) -> Signal:
         """Keep the lease for another `lease_s` from now."""
@@ -249,6 +243,12 @@ class MemoryJobStore:
                 record.resends += 1
                 claimed.append(record.view.id)
             return claimed
+
+    def _grant(self, record: Record) -> Grant:
+        view, children = record.view, self._records.ends_of_children(record)
+        return Grant(
+            view.id, view.epoch, view.attempts, view.spec, view.parent, children, view.owner, record.key_id
+        )
 
     def _end(
         self,

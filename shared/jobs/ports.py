@@ -80,11 +80,17 @@ class JobStore(Protocol):
         """
         ...
 
-    def acquire(self, job_id: str, lease_s: float, max_attempts: int) -> Grant | None:
+    def acquire(
+        self, job_id: str, lease_s: float, max_attempts: int, taker: str | None = None
+    ) -> Grant | None:
         """Take the lease where the job is queued or its lease has lapsed; None where there is nothing to do.
 
         Nothing to do is also a job that was to be cancelled or paused (it is now) or whose attempts are spent
         (it has failed now, with code `worker-died`).
+
+        `taker` is a name that nobody else has, such as a random one. Who does not know whether the store was
+        reached asks again by the same name: while that lease lasts, the answer is the grant as it was, and
+        no attempt is spent.
         """
         ...
 

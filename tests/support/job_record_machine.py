@@ -120,13 +120,17 @@ class JobRecord(RuleBasedStateMachine):
 
     # --- workers -------------------------------------------------------------------------------------------
 
-    @rule(job_id=jobs, messages=st.integers(1, 2))
-    def acquire(self, job_id: str, messages: int = 1) -> None:
+    @rule(job_id=jobs, messages=st.integers(1, 2), taker=st.sampled_from([None, "one", "one", "two"]))
+    def acquire(self, job_id: str, messages: int = 1, taker: str | None = None) -> None:
         for _ in range(messages):
-            self.a_message_comes(job_id, self.at(job_id))
+            self.a_message_comes(job_id, self.at(job_id), taker)
 
-    def a_message_comes(self, job_id: str, model: Model) -> None:
-        grant = self.store.acquire(job_id, 60, MOST)
+    def a_message_comes(self, job_id: str, model: Model, taker: str | None) -> None:
+        grant = self.store.acquire(job_id, 60, MOST, taker)
+        if model.is_held() and taker is not None and model.taker == taker:
+            assert grant is not None
+            assert (grant.epoch, grant.attempts) == (model.epoch, model.attempts)
+            return
         may_run = not model.is_held() and model.state in (JobState.QUEUED, JobState.RUNNING)
         if not may_run or (model.state is JobState.RUNNING and model.settle()):
             assert grant is None
@@ -136,6 +140,7 @@ class JobRecord(RuleBasedStateMachine):
         else:
             model.epoch += 1
             model.attempts += 1
+            model.taker = taker
             model.lapsed = False
             model.move(JobState.RUNNING)
             assert grant is not None

@@ -16,6 +16,7 @@ class Model:
         self.state = JobState.QUEUED
         self.epoch = 0
         self.attempts = 0
+        self.taker: str | None = None
         self.lapsed = False
         self.lapse = 0
         """When it lapsed, among the lapses of all jobs."""

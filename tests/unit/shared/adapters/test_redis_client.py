@@ -1,4 +1,4 @@
-"""What a server says that is up and does not serve, as redis-py reads it off the wire; no server is needed."""
+"""What a server says that is up and does not serve, as redis-py reads it off the wire; no server needed."""
 
 import pytest
 from redis import ResponseError
