@@ -12,16 +12,26 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 
+CVE = r"CVE-\d+-\d+"
+
 HOLES = {
-    "pillow": ("13.0.0", "CVE-2026-112403: heap overflow in the JPEG decoder; CVE-2026-40192"),
-    "python-multipart": ("0.0.34", "CVE-2026-24486, -40347, -42561, -53537, -53538; CVE-2024-53981, -24762"),
-    "starlette": ("1.10", "CVE-2026-54283, CVE-2025-62727, CVE-2025-54121, CVE-2024-47874"),
-    "h11": ("0.16", "CVE-2025-43859: request smuggling"),
-    "torch": ("2.13", "CVE-2026-24747 and CVE-2025-32434: code run by weights_only=True"),
+    "pillow": ("13.0.0", "CVE-2026-112403: heap overflow in the JPEG decoder; CVE-2026-40192: bombs"),
+    "python-multipart": (
+        "0.0.30",
+        "CVE-2026-53537, CVE-2026-53538: smuggled fields; CVE-2026-24486: paths in names; "
+        "CVE-2026-42561: endless headers; CVE-2026-40347, CVE-2024-53981, CVE-2024-24762",
+    ),
+    "starlette": (
+        "1.3.1",
+        "CVE-2026-54283: limits of forms that were ignored; CVE-2025-62727: quadratic Range; "
+        "CVE-2025-54121, CVE-2024-47874",
+    ),
+    "h11": ("0.16.0", "CVE-2025-43859: request smuggling"),
+    "torch": ("2.10.0", "CVE-2026-24747 and CVE-2025-32434: code run by weights_only=True"),
     "celery": ("5.7.0", "workers that take no more work after Redis was away"),
     "kombu": ("5.7.0", "the same"),
 }
-"""The lowest version that is good, and what was wrong before."""
+"""The first version that mends it all, and what was wrong before; docs/security.md has the same table."""
 
 
 def normalised(name: str) -> str:
@@ -73,3 +83,14 @@ def test_what_is_needed_is_pinned_and_installed_as_it_is_pinned():
     assert {name for name in found.keys() & pins.keys() if found[name].public != pins[name].public} == set()
     needed = {normalised(one.name) for some in allowed().values() for one in some}
     assert needed - pins.keys() == set()
+
+
+def test_the_page_on_security_has_the_same_table():
+    page = (ROOT / "docs/security.md").read_text()
+    section = page.split("\n## Known holes of what we stand on\n")[1].split("\n## ")[0]
+    cells = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    told = {normalised(name): (least, set(re.findall(CVE, why))) for name, least, why in cells[1:]}
+    # What is no package of pip's: nothing here could hold it to a version.
+    assert {"python", "redis"} <= told.keys()
+    packages = {name: row for name, row in told.items() if name not in ("python", "redis")}
+    assert packages == {name: (least, set(re.findall(CVE, why))) for name, (least, why) in HOLES.items()}
