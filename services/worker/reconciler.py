@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_BACKLOG = 50
 """With more messages than this in the queue workers are busy, not idle: another message would help nobody."""
+_SETTLING_S = 2.0
+"""From the first answer after an outage to the first look at leases: who holds one tries each half second."""
 
 
 class Queue(Protocol):
@@ -45,16 +47,25 @@ class Reconciler(Thread):
         self._away = False
 
     def run(self) -> None:
-        """Sweep until the worker stops; wait out a Redis that does not answer."""
-        while not self._stopping.wait(self._interval_s):
+        """Sweep until the worker stops; wait out a Redis that is away, and whatever else goes wrong."""
+        wait_s = self._interval_s
+        while not self._stopping.wait(wait_s):
+            wait_s = self._interval_s
             try:
-                self.sweep()
+                if self._away:
+                    # In an outage leases lapse whose holders train on, and will renew them.
+                    self._queue.backlog()
+                    wait_s += _SETTLING_S
+                else:
+                    self.sweep()
+                self._away = False
             except JobStoreUnavailable as error:
                 if not self._away:
                     log.warning("cannot look for forgotten jobs", extra={"reason": str(error)})
                 self._away = True
-            else:
-                self._away = False
+            except Exception:
+                # Without this thread a lost message is a lost job; the next look may go well.
+                log.exception("the look for forgotten jobs went wrong")
 
     def sweep(self) -> int:
         """Send what is due and has no message; return how many. A send that fails comes due again."""

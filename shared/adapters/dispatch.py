@@ -104,6 +104,6 @@ def _job_of(message: bytes) -> str | None:
     """Return the id that a message carries in Celery's form (protocol 2); None where it is none of ours."""
     try:
         (job_id,), *_ = json.loads(base64.b64decode(json.loads(message)["body"]))
-    except (ValueError, KeyError, TypeError):
+        return str(job_id)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return str(job_id)

@@ -16,7 +16,14 @@ def test_the_jobs_of_waiting_messages_are_known_and_what_is_no_message_of_ours_i
     for number in range(3):
         dispatcher.send(f"j-{number}")
     with Redis.from_url(redis_url) as client:
-        for odd in (b"junk", b"[]", b'{"body": 1}', b'{"body": "e30="}', b'{"body": "W1tdXQ=="}'):
+        for odd in (
+            b"junk",
+            b"[]",
+            b'{"body": 1}',
+            b'{"body": "e30="}',
+            b'{"body": "W1tdXQ=="}',
+            b"[" * 9999,
+        ):
             client.rpush(JOBS_QUEUE, odd)
     assert dispatcher.waiting(50) == {"j-0", "j-1", "j-2"}
     assert len(dispatcher.waiting(1)) <= 1

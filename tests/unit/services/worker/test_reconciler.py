@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 from threading import Event
 
 import pytest
@@ -97,6 +98,13 @@ def test_a_job_whose_message_still_waits_gets_no_other() -> None:
     assert queue.sent == ["j-late", "j-lost"]
 
 
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_the_thread_outlives_a_broker_that_is_down_and_tells_of_it_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -112,10 +120,64 @@ def test_the_thread_outlives_a_broker_that_is_down_and_tells_of_it_once(
     time.sleep(0.1)
     queue.down = False
     clock.now += 1000
-    deadline = time.monotonic() + 5
-    while not queue.sent and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: bool(queue.sent))
     stopping.set()
     reconciler.join(5)
     assert queue.sent == ["j-1"]
     assert sum(record.levelname == "WARNING" for record in caplog.records) == 1
+
+
+def test_after_an_outage_those_who_train_on_may_renew_their_leases_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reconciler, store, queue, clock, stopping = parts()
+    store.submit("j-1", teacher_spec())
+    grant = store.acquire("j-1", 15, 3)
+    assert grant is not None
+    refused, answered, backlog = Event(), Event(), queue.backlog
+
+    def asked() -> int:
+        if queue.down:
+            refused.set()
+            raise JobStoreUnavailable("down for the test")
+        answered.set()
+        return backlog()
+
+    monkeypatch.setattr(queue, "backlog", asked)
+    queue.down = True
+    reconciler.start()
+    assert refused.wait(20)
+    clock.now += 100
+    queue.down = False
+    assert answered.wait(20)
+    # As `Attempt` does, half a second later.
+    time.sleep(0.5)
+    store.renew("j-1", grant.epoch, 15)
+    store.submit("j-2", teacher_spec())
+    clock.now += 5
+    eventually(lambda: bool(queue.sent))
+    stopping.set()
+    reconciler.join(5)
+    assert queue.sent == ["j-2"]
+
+
+def test_the_thread_outlives_what_nobody_foresaw_and_tells_of_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconciler, store, queue, clock, stopping = parts()
+    store.submit("j-1", teacher_spec())
+    clock.now += 5
+    backlog, failures = queue.backlog, [RuntimeError("as nobody foresaw")]
+
+    def unforeseen() -> int:
+        if failures:
+            raise failures.pop()
+        return backlog()
+
+    monkeypatch.setattr(queue, "backlog", unforeseen)
+    reconciler.start()
+    eventually(lambda: bool(queue.sent))
+    assert reconciler.is_alive()
+    stopping.set()
+    reconciler.join(5)
+    assert "as nobody foresaw" in caplog.text
