@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 
 from services.worker.health import HealthServer, Heartbeat
 from services.worker.metrics import WorkerMetrics
@@ -21,6 +21,7 @@ from services.worker.settings import WorkerSettings
 from services.worker.supervisor import Supervisor
 from services.worker.tasks import register
 from shared.adapters.dispatch import CeleryDispatcher, consumer_options, create_app
+from shared.adapters.queue_entries import take_only_ours
 from shared.adapters.redis_jobs import RedisJobStore
 from shared.contracts.task_names import JOBS_QUEUE
 from shared.errors import JobStoreUnavailable
@@ -40,9 +41,14 @@ def create_consumer(settings: WorkerSettings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # Such as a Redis whose memory or disk is full: it refuses to be written to for a while.
+        broker_channel_error_retry=True,
+        # Nothing asks for it, and whoever could publish could stop every worker.
+        worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
     )
+    take_only_ours(app)
     return app
 
 
@@ -56,11 +62,12 @@ def run(settings: WorkerSettings) -> int:
     for chatty in ("celery.app.trace", "celery.worker.strategy"):
         # One line a message says what our own lines on jobs say better.
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    stopping = Event()
+    told_to_leave, stopping = Event(), Event()
     metrics = WorkerMetrics()
     store = RedisJobStore(settings.redis_url)
     dispatcher = CeleryDispatcher(settings.redis_url)
     app = create_consumer(settings)
+    app.steps["worker"].add(leaving(stopping))
     register(app, Supervisor(store, dispatcher, settings, metrics, stopping))
     worker: Any = app.Worker(
         hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
@@ -74,11 +81,14 @@ def run(settings: WorkerSettings) -> int:
         without_heartbeat=True,
     )
 
+    reconciler = Reconciler(store, dispatcher, metrics, stopping, settings.reconcile_s)
+
     def readiness() -> dict[str, bool]:
         consumer = worker.consumer
         return {
             "consuming": not stopping.is_set() and getattr(consumer, "task_consumer", None) is not None,
             "redis": _answers(store),
+            "reconciling": reconciler.is_alive(),
         }
 
     try:
@@ -86,8 +96,7 @@ def run(settings: WorkerSettings) -> int:
     except OSError as error:
         raise SystemExit(f"WORKER_HEALTH_PORT: cannot listen on {settings.health_port}: {error}") from error
     heartbeat = Heartbeat(settings.heartbeat_path, readiness, stopping)
-    reconciler = Reconciler(store, dispatcher, metrics, stopping, settings.reconcile_s)
-    with _stop_on_shutdown(stopping):
+    with _stop_on_shutdown(told_to_leave, stopping):
         health.start()
         heartbeat.start()
         reconciler.start()
@@ -95,7 +104,7 @@ def run(settings: WorkerSettings) -> int:
         try:
             worker.start()
             # Celery counts Ctrl-C as a failure; to leave when told is none.
-            status = 0 if stopping.is_set() else int(worker.exitcode or 0)
+            status = 0 if told_to_leave.is_set() else int(worker.exitcode or 0)
         finally:
             stopping.set()
             for thread in (heartbeat, reconciler):
@@ -115,11 +124,26 @@ def _answers(store: RedisJobStore) -> bool:
     return True
 
 
+def leaving(stopping: Event) -> type[bootsteps.StartStopStep]:
+    """Return a step of Celery's worker that sets `stopping` once the worker leaves, whatever the reason.
+
+    Celery waits for running jobs before it ends, and these go on until `stopping` is set.
+    """
+
+    class Leaving(bootsteps.StartStopStep):  # type: ignore[misc]
+        def close(self, _worker: object) -> None:
+            """Begin to leave; Celery calls it before it stops anything."""
+            stopping.set()
+
+    return Leaving
+
+
 @contextmanager
-def _stop_on_shutdown(stopping: Event) -> Iterator[None]:
-    """Set `stopping` as soon as Celery is told to leave, and keep Celery from configuring the logs."""
+def _stop_on_shutdown(told_to_leave: Event, stopping: Event) -> Iterator[None]:
+    """Set both as soon as Celery is told to leave, and keep Celery from configuring the logs."""
 
     def on_shutdown(**_: object) -> None:
+        told_to_leave.set()
         stopping.set()
 
     def on_logging(**_: object) -> None:

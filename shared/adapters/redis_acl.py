@@ -22,7 +22,7 @@ _RECORDS: Final = (
 _SENDING: Final = "~imago-jobs* ~_kombu.* +multi +exec +discard +lpush +llen"
 """Celery's side that sends."""
 _TAKING: Final = (
-    "~unacked* ~*.celery.pidbox* &* +@pubsub +watch +unwatch +brpop +rpop +rpush +lrange +lrem "
+    "~unacked* +watch +unwatch +brpop +rpop +rpush +lrange +lrem "
     "+zrevrange +zremrangebyrank +hlen +mget +setex"
 )
 """Celery's side that takes, and the studies of sweeps."""

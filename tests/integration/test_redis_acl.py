@@ -120,6 +120,7 @@ def test_a_gateway_takes_jobs_and_pauses_and_cancels_them_and_is_denied_nothing(
         ["FLUSHALL"], ["CONFIG", "GET", "*"], ["CONFIG", "SET", "dir", "/tmp"], ["KEYS", "*"],
         ["ACL", "LIST"], ["SAVE"], ["SHUTDOWN"], ["DEBUG", "SLEEP", "0"], ["REPLICAOF", "evil", "1"],
         ["MODULE", "LIST"], ["SCRIPT", "FLUSH"], ["MONITOR"], ["MIGRATE", "h", "1", "k", "0", "1"],
+        ["PUBLISH", "/0.celery.pidbox", "{}"], ["SUBSCRIBE", "/0.celery.pidbox"],
         ["SET", "other", "1"], ["EVAL", "return redis.call('SET', 'other', '1')", "0"],
     ],
     ids=lambda words: "-".join(words[:2]).lower()[:20],

@@ -27,6 +27,8 @@ def test_the_consumer_keeps_to_the_settings_that_lose_nothing() -> None:
     assert conf.task_reject_on_worker_lost
     assert not conf.worker_cancel_long_running_tasks_on_connection_loss
     assert conf.worker_prefetch_multiplier == 1
+    assert conf.broker_channel_error_retry
+    assert not conf.worker_enable_remote_control
     assert conf.result_backend is None
     assert conf.accept_content == ["json"]
     assert conf.broker_transport_options["visibility_timeout"] == 7 * 24 * 3600
