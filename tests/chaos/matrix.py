@@ -1,7 +1,7 @@
 """Every route of the gateway, what it is asked with, and whose the thing is that it names.
 
-`TABLE` is compared with the routes that the app has: a new one fails until it stands here, with the scope that
-it should need. That is written by hand: who changes a route's scope changes it here as well, or is told.
+`TABLE` is compared with the routes that the app has: a new one fails until it stands here, with the scope
+that it should need. That is written by hand: who changes a route's scope changes it here, too, or is told.
 """
 
 import json

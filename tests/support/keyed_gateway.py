@@ -32,6 +32,7 @@ class Charged:
         self.taken: list[int] = []
         self.owed: list[int] = []
         self.error: Exception | None = None
+        self.error_of_charge: Exception | None = None
 
     def take(self, caller: Caller, cost: int) -> None:
         if self.error is not None:
@@ -39,6 +40,8 @@ class Charged:
         self.taken.append(cost)
 
     def charge(self, caller: Caller, cost: int) -> None:
+        if self.error_of_charge is not None:
+            raise self.error_of_charge
         self.owed.append(cost)
 
     async def close(self) -> None:

@@ -166,11 +166,25 @@ class KeyLimiter:
         self._spend(allowance, cost)
 
     def charge(self, caller: Caller, cost: int) -> None:
-        """Take what a request turned out to cost, into debt where it must be: the next ones wait for that."""
+        """Take what a request turned out to cost, into debt where it must be: the next ones wait for that.
+
+        A debt of the rate is paid back as time goes by, one of the day never is: so none is made there once
+        it is known that nobody has so much left.
+
+        Raises:
+            QuotaExceeded: with this the key would have asked oftener than it may on one day; it is not taken.
+        """
         limits = caller.limits
         if (limits.per_second is None and limits.per_day is None) or caller.key_id is None:
             return
-        self._spend(self._allowance(caller.key_id, limits), cost)
+        allowance = self._allowance(caller.key_id, limits)
+        today = allowance.today
+        if today is not None:
+            time_s = self._time()
+            if not today.covers(cost, int(time_s // DAY_S), self._now()) and today.is_over(cost):
+                _QUOTA.inc()
+                raise QuotaExceeded(today.per_day, DAY_S - time_s % DAY_S)
+        self._spend(allowance, cost)
 
     async def close(self) -> None:
         """Stop telling; what was admitted in the last moment is told by nobody."""
@@ -220,7 +234,10 @@ class KeyLimiter:
                 changed, self._changed = self._changed, {}
                 try:
                     await self._settle(list(changed.values()))
-                except JobStoreUnavailable as error:
+                except Exception as error:
+                    # Whatever it is: who would end here would leave all keys with the share of this moment.
+                    if not isinstance(error, JobStoreUnavailable):
+                        log.exception("limits of keys could not be told")
                     self._go_alone(str(error))
                     self._changed = changed | self._changed
                     await asyncio.sleep(RETRY_S)
@@ -247,7 +264,7 @@ class KeyLimiter:
         )
         try:
             standing = await self._shared.settle(spent)
-        except JobStoreUnavailable:
+        except Exception:
             for allowance, one in zip(allowances, spent, strict=True):
                 allowance.not_told(one)
             raise

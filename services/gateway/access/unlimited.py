@@ -18,7 +18,11 @@ class Limits(Protocol):
         ...
 
     def charge(self, caller: Caller, cost: int) -> None:
-        """Take what a request turned out to cost, into debt where it must be: the next ones wait for that."""
+        """Take what a request turned out to cost, into debt where it must be: the next ones wait for that.
+
+        Raises:
+            QuotaExceeded: with this the key would have asked oftener than it may on one day.
+        """
         ...
 
     async def close(self) -> None:

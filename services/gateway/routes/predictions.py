@@ -234,7 +234,11 @@ def need_teacher(gateway: Gateway, caller: Caller, student: StudentSession) -> N
 
 
 def charge_others(gateway: Gateway, caller: Caller, images: int) -> None:
-    """Charge the images of a request beyond the first, which was charged before it was read."""
+    """Charge the images of a request beyond the first, which was charged before it was read.
+
+    Raises:
+        QuotaExceeded: the key may not ask so many more today.
+    """
     if images > 1:
         gateway.limits.charge(caller, images - 1)
 

@@ -37,10 +37,14 @@ class Shared:
         self.answers = asyncio.Event()
         self.answers.set()
         self.fails = False
+        self.raises: list[Exception] = []
+        """What is raised by the next calls, in place of an answer."""
         self.closed = False
 
     async def settle(self, spent: Sequence[Spent]) -> Standing:
         await self.answers.wait()
+        if self.raises:
+            raise self.raises.pop(0)
         if self.fails:
             raise JobStoreUnavailable("gone")
         self.told += spent
@@ -170,6 +174,62 @@ def test_a_day_ends_at_midnight_utc():
         assert process.admitted(one) == 3
 
     run(test, processes=1)
+
+
+def test_images_of_a_request_beyond_the_day_are_refused_and_cost_nothing():
+    async def test(process: Process) -> None:
+        one = caller(per_second=50, per_day=60)
+        process.shared.left = Left(50.0, 1, 50.0, 10.0)
+        process.limiter.take(one, 1)
+        await process.told(1)
+        before = counted("quota")
+        for _ in range(2):
+            with pytest.raises(QuotaExceeded) as refused:
+                process.limiter.charge(one, 11)
+        assert refused.value.retry_after_s == pytest.approx(DAY_S / 2)
+        assert "60 times a day" in str(refused.value)
+        assert counted("quota") == before + 2
+        process.limiter.charge(one, 10)
+        with pytest.raises(QuotaExceeded):
+            process.limiter.charge(one, 1)
+        await process.told(2)
+        assert [(told.today, told.tokens) for told in process.shared.told] == [(1, 1), (10, 10)]
+        process.wall.at += DAY_S / 2
+        process.limiter.charge(one, 3)
+
+    run(test, processes=1)
+
+
+def test_images_that_others_have_left_a_day_for_go_into_debt_until_the_next_news():
+    async def test(process: Process) -> None:
+        one = caller(per_day=60)
+        process.shared.left = Left(0.0, 1, 10.0, 5.0)
+        process.limiter.take(one, 1)
+        process.limiter.charge(one, 63)  # nothing is known of the day yet
+        with pytest.raises(QuotaExceeded):
+            process.limiter.take(one, 1)
+        await process.told(1)
+        process.limiter.charge(one, 50)  # of which 5 are here
+        with pytest.raises(QuotaExceeded):
+            process.limiter.charge(one, 1)
+
+    run(test, processes=1)
+
+
+def test_alone_a_process_charges_the_day_up_to_its_share_of_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "RETRY_S", 0.01)
+
+    async def test(process: Process) -> None:
+        one = caller(per_day=61)
+        process.shared.fails = True
+        process.limiter.take(one, 1)
+        await until(lambda: process.limiter._is_alone)
+        process.limiter.charge(one, 30)
+        with pytest.raises(QuotaExceeded) as refused:
+            process.limiter.charge(one, 1)
+        assert refused.value.retry_after_s == pytest.approx(DAY_S / 2)
+
+    run(test)
 
 
 def test_a_request_that_the_day_refuses_costs_no_token_and_the_other_way_round():
@@ -316,6 +376,32 @@ def test_being_alone_is_said_once_and_so_is_its_end(
         "limits of keys are not shared: each process counts its part by itself",
         "limits of keys are shared again",
     ]
+
+
+def test_an_error_that_nobody_foresaw_is_logged_and_all_is_told_with_the_next_try(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(limits, "RETRY_S", 0.01)
+    caplog.set_level("INFO")
+
+    async def test(process: Process) -> None:
+        process.shared.raises = [ValueError("an answer of another shape")]
+        process.shared.left = Left(7.0, 1, 0.0, 4.0)
+        one = caller(per_second=10, burst=40, per_day=60)
+        process.limiter.take(one, 1)
+        process.limiter.charge(one, 2)
+        (told,) = await process.told(1)
+        assert (told.tokens, told.today) == (3, 3)
+        assert not process.limiter._is_alone
+        assert process.admitted(one) == 4
+
+    run(test)
+    assert [(record.getMessage(), bool(record.exc_info)) for record in caplog.records] == [
+        ("limits of keys could not be told", True),
+        ("limits of keys are not shared: each process counts its part by itself", False),
+        ("limits of keys are shared again", False),
+    ]
+    assert caplog.records[1].reason == "an answer of another shape"  # type: ignore[attr-defined]
 
 
 def test_the_answer_says_whole_seconds_after_which_it_is_not_refused_again():

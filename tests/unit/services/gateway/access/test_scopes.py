@@ -14,7 +14,7 @@ from services.gateway.openapi import described
 from shared.adapters.web.guard import is_public
 from shared.adapters.web.scopes import ScopedRoute, scope_of
 from shared.contracts.keys import KeyLimits, Scope
-from shared.errors import RateExceeded
+from shared.errors import QuotaExceeded, RateExceeded
 from tests.support.gateway_in_process import image_file
 from tests.support.keyed_gateway import KeyedGateway, keyed, store_with_student
 from tests.support.oip_requests import ask, digits
@@ -228,6 +228,23 @@ def test_a_request_costs_as_many_as_it_has_images(
         charged.owed.clear()
         answer = asking()
         assert (answer.status_code, charged.taken, charged.owed) == (status, [1], owed), answer.text
+
+
+def test_images_beyond_the_days_quota_are_refused_on_every_way(
+    client: httpx.Client, served: KeyedGateway, keys: dict[Scope, dict[str, str]]
+):
+    key = keys[Scope.PREDICT]
+    files = [("images", (f"{place}.png", image_file(), "image/png")) for place in range(5)]
+    served.charged.error_of_charge = QuotaExceeded(60, 120)
+    try:
+        for answer in (
+            client.post(PREDICTIONS, files=files, headers=key),
+            client.post("/v2/models/digits/infer", json=ask(digits(3)), headers=key),
+        ):
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "120"), answer.text
+            assert answer.json()["code"] == "quota-exceeded"
+    finally:
+        served.charged.error_of_charge = None
 
 
 def test_nothing_is_charged_to_strangers_or_for_health(client: httpx.Client, served: KeyedGateway):
