@@ -22,6 +22,7 @@ from shared.adapters.content_digest import content_digest
 from shared.adapters.teacher_replicas import Replica, Replicas, Resolve
 from shared.adapters.teacher_retries import AnswerTimes, RetryBudget
 from shared.adapters.teacher_wire import (
+    UNFORESEEN,
     SoftTargets,
     answered,
     body_of,
@@ -57,6 +58,8 @@ from shared.errors import (
 _MAYBE_LATER: Final = frozenset({429, 502, 503, 504})
 _TOO_MUCH: Final = frozenset({QueueFull.code, DeadlineExceeded.code})
 """Refusals of a replica that is well and has more to do than it can; others mean that it fails."""
+_NOT_OF_THE_QUESTION: Final = frozenset({BodyDamaged.code, UNFORESEEN})
+"""Refusals that say nothing of what was asked: another time, or elsewhere, it may be answered."""
 _HEALTH_S: Final = 2.0
 _HEALTH_BYTES: Final = 1 << 16
 _CONNECT_S: Final = 2.0
@@ -84,9 +87,9 @@ class TeacherClient:
     """The teacher service. Use it as a context manager, or call `close`.
 
     What may pass (no connection, no answer in time, 503 and its kin) is tried again, on another replica where
-    there is one, within a budget of retries and until nothing has been answered for `patience_s`; an answer
-    that is not what was asked for a few times. A replica that has too much to do gets fewer requests at a
-    time; one that fails, or answers wrongly, gets none for a while.
+    there is one, within a budget of retries and until nothing has been answered for `patience_s`; a wrong
+    answer, or an error that nobody foresaw there, a few times. A replica that has too much to do gets fewer
+    requests at a time; one that fails, or answers wrongly, gets none for a while.
 
     Args:
         url: of the service, such as `http://127.0.0.1:8081`; several with commas between them, or a name that
@@ -347,7 +350,7 @@ class TeacherClient:
             raise _Later
         if response.status_code != httpx.codes.OK:
             refused = refusal(response, name)
-            if problem.code == BodyDamaged.code or not is_problem(response):
+            if problem.code in _NOT_OF_THE_QUESTION or not is_problem(response):
                 raise self._failed(replica, began, str(refused), _Wrong(refused))
             raise refused
         try:

@@ -37,6 +37,8 @@ _OF_THE_WAY: Final = frozenset({b"content-encoding", b"transfer-encoding", b"con
 _WORDS_BYTES: Final = 1 << 20
 """Of an answer, at most, beside its numbers: names of classes, or a whole problem document."""
 _UNKNOWN: Final = "unknown"
+UNFORESEEN: Final = "internal-error"
+"""The code of an error in the service that nobody raised on purpose, such as a GPU whose memory is full."""
 _NO_KEY: Final = frozenset({Unauthenticated.code, ScopeMissing.code})
 _KEY_REMEDY: Final = "TEACHER_KEY_FILE must name a file with a key that has the scope `teach`, or `admin`."
 

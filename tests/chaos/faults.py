@@ -128,6 +128,19 @@ async def storm(exchange: Exchange) -> None:
     await exchange.send(head, problem)
 
 
+async def hiccup(exchange: Exchange) -> None:
+    """The service fails in a way that nobody foresaw, as it does where a GPU's memory is full: 500."""
+    problem = (
+        b'{"title":"Internal Server Error","status":500,"code":"internal-error",'
+        b'"detail":"an unexpected error","remedy":"report it","request_id":"x"}'
+    )
+    head = (
+        b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/problem+json\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(problem)
+    )
+    await exchange.send(head, problem)
+
+
 # --- wrong messages ----------------------------------------------------------------------------------------
 
 
@@ -177,7 +190,7 @@ async def other_words(exchange: Exchange) -> None:
 
 
 NETWORK: Final[tuple[Fault, ...]] = (
-    latency, reset, black_hole, half_open, cut, sliced, drops, endless, storm,
+    latency, reset, black_hole, half_open, cut, sliced, drops, endless, storm, hiccup,
 )  # fmt: skip
 WRONG: Final[tuple[Fault, ...]] = (
     changed_request, changed, other_temperature, other_teacher, other_shape, not_finite, other_words,

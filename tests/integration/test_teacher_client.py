@@ -355,6 +355,20 @@ def test_what_the_service_says_of_itself_is_not_asked_again():
     assert len(requests) == 1
 
 
+def test_an_error_that_nobody_foresaw_in_the_service_is_survived_where_it_passes(monkeypatch):
+    """Such as a GPU that another process has filled; where it stays, the job is told and not the queue."""
+    monkeypatch.setattr(teacher_client, "_WRONG_ANSWERS", 3)
+    monkeypatch.setattr(teacher_replicas, "jittered_s", lambda _times: 0.01)
+    trouble = refusal(500, "internal-error")
+    with scripted(lambda n, rows: fine(rows) if n == 2 else trouble) as (url, requests):
+        with TeacherClient(url) as client:
+            assert asked(client)[0].shape == (3, 4)
+            assert len(requests) == 3
+            with pytest.raises(TeacherAnswerInvalid, match=r"internal-error.*r1"):
+                asked(client)
+        assert len(requests) == 6
+
+
 def test_a_request_that_was_changed_on_its_way_is_sent_again():
     answers = [refusal(422, "body-damaged"), Answer(b"<html>bad request", 400)]
     with scripted(lambda n, rows: answers[n] if n < 2 else fine(rows)) as (url, requests):  # noqa: SIM117
