@@ -6,8 +6,10 @@ write into one folder, such as one that was paused beyond its lease, never share
 """
 
 import logging
+import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,9 +113,11 @@ class CheckpointFolder:
 
     def _numbers(self) -> list[int]:
         """Return the numbers of the manifests, the newest last."""
-        if not self._directory.is_dir():
+        try:
+            names = [path.name for path in self._directory.iterdir()]
+        except FileNotFoundError:
             return []
-        found = (_NAME.match(path.name) for path in self._directory.glob("*.json"))
+        found = (_NAME.match(name) for name in names if name.endswith(".json"))
         return sorted(int(match[1]) for match in found if match)
 
     def _manifest(self, number: int) -> Path:
@@ -132,20 +136,24 @@ def last_checkpoint(folder: Path, *, compare: bool = True) -> Checkpoint | None:
 
     A job may train several times; a folder each is below that of its checkpoints. Without `compare` only
     manifests are read, and weights need only be there: for who must answer at once.
+
+    While the job trains, what is found may be gone a moment later: newer ones take its place.
     """
     written: dict[Path, float] = {}
-    for manifest in folder.rglob("*.json"):
-        written[manifest.parent] = max(written.get(manifest.parent, 0.0), manifest.stat().st_mtime)
-    for directory in sorted(written, key=lambda one: written[one], reverse=True):
-        found = CheckpointFolder(directory).newest(compare=compare)
+    for directory, _, names in os.walk(folder):
+        for manifest in (Path(directory, name) for name in names if name.endswith(".json")):
+            with suppress(FileNotFoundError):
+                written[manifest.parent] = max(written.get(manifest.parent, 0.0), manifest.stat().st_mtime)
+    for training in sorted(written, key=lambda one: written[one], reverse=True):
+        found = CheckpointFolder(training).newest(compare=compare)
         if found is not None:
             return found
     return None
 
 
-def words_on_last_checkpoint(folder: Path) -> str:
-    """Say where the last good checkpoint is, as the reason of a failure ends."""
-    found = last_checkpoint(folder)
+def words_on_last_checkpoint(folder: Path, *, compare: bool = True) -> str:
+    """Say where the last good checkpoint is, as the reason of a failure ends; see `last_checkpoint`."""
+    found = last_checkpoint(folder, compare=compare)
     if found is None:
         return "no checkpoint was made"
     return (

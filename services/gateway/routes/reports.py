@@ -3,6 +3,8 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Header, Response
@@ -13,7 +15,7 @@ from services.gateway.errors import STATUSES
 from services.gateway.state import CallerDep, GatewayDep
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs
-from shared.artefacts.checkpoints import last_checkpoint
+from shared.artefacts.checkpoints import Checkpoint, last_checkpoint
 from shared.contracts.jobs import JobView
 from shared.contracts.keys import Scope
 from shared.contracts.reports import Plot, Report, file_names
@@ -26,6 +28,9 @@ from shared.errors import (
     NotAcceptable,
     ReportNotReady,
 )
+
+_LOOKS = 3
+"""How often the newest checkpoint is looked for where it is gone before it could be opened."""
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[needs(Scope.JOBS)])
 
@@ -97,20 +102,27 @@ def checkpoint(job_id: str, gateway: GatewayDep, caller: CallerDep) -> Streaming
     last step; the rest is what training goes on from. Nets are counted from 0, in the order of training.
     """
     job = gateway.jobs.get(job_id, caller.confined_to)
-    found = last_checkpoint(gateway.store.job(job.id).checkpoints)
-    if found is None:
+    opened = _opened(gateway.store.job(job.id).checkpoints)
+    if opened is None:
         raise CheckpointNotFound(job.id)
-    try:
-        # Opened at once: a job that runs replaces it by a newer one.
-        file = found.weights.open("rb")
-    except FileNotFoundError:
-        raise CheckpointNotFound(job.id) from None
+    found, file = opened
     name = f"{job.id}-{found.name.replace('/', '-')}.safetensors"
     headers = {
         "Content-Length": str(os.fstat(file.fileno()).st_size),
         "Content-Disposition": f'attachment; filename="{name}"',
     }
     return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
+
+
+def _opened(folder: Path) -> tuple[Checkpoint, BinaryIO] | None:
+    """Return the newest checkpoint and its weights, open; None where there is none."""
+    # A job that runs may replace what was found before it is open.
+    for _ in range(_LOOKS):
+        found = last_checkpoint(folder)
+        if found is not None:
+            with suppress(FileNotFoundError):
+                return found, found.weights.open("rb")
+    return None
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -1,8 +1,11 @@
 """A report's files one by one, and the newest checkpoint."""
 
+from pathlib import Path
+
 import pytest
 
-from shared.artefacts.checkpoints import CheckpointFolder
+from services.gateway.routes import reports
+from shared.artefacts.checkpoints import Checkpoint, CheckpointFolder, last_checkpoint
 from shared.contracts.jobs import JobResult
 from shared.contracts.specs import SweepSpec, SweepTrialsSpec
 from tests.support.gateway_in_process import refused
@@ -103,3 +106,26 @@ def test_a_checkpoint_that_is_damaged_gives_way_to_the_one_before(gateway, job):
     newest = folder.newest()
     newest.weights.write_bytes(b"damaged")
     assert gateway.client.get(f"/v1/jobs/{job}/checkpoint").content == b"weights 1"
+
+
+@pytest.mark.parametrize(("times", "status"), [(2, 200), (3, 404)])
+def test_a_checkpoint_that_is_replaced_before_it_is_open_is_looked_for_again(
+    gateway, job, monkeypatch, times: int, status: int
+):
+    folder = CheckpointFolder(gateway.store.job(job).checkpoints / "training")
+    folder.save({"epoch": 0}, b"weights 0")
+    looks: list[int] = []
+
+    def found_and_replaced(of: Path) -> Checkpoint | None:
+        found = last_checkpoint(of)
+        looks.append(1)
+        if len(looks) <= times:
+            for number in (1, 2):
+                folder.save({"epoch": len(looks)}, f"weights {len(looks)}, {number}".encode())
+        return found
+
+    monkeypatch.setattr(reports, "last_checkpoint", found_and_replaced)
+    answer = gateway.client.get(f"/v1/jobs/{job}/checkpoint")
+    assert (answer.status_code, len(looks)) == (status, 3)
+    if status == 200:
+        assert answer.content == b"weights 2, 2"

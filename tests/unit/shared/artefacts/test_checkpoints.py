@@ -296,6 +296,22 @@ def test_where_the_last_training_has_no_whole_one_an_earlier_training_has(tmp_pa
     assert last_checkpoint(tmp_path).name == "first/00000001"
 
 
+def test_what_a_training_removes_while_it_is_looked_for_is_no_trouble(tmp_path, monkeypatch):
+    walk = os.walk
+
+    def removed_meanwhile(folder: Path):
+        for directory, folders, files in walk(folder):
+            for number in (1, 2):
+                (Path(directory) / f"{number:08d}.json").unlink(missing_ok=True)
+            yield directory, folders, files
+
+    saved(tmp_path / "of-a-net", 1, 2)
+    monkeypatch.setattr(os, "walk", removed_meanwhile)
+    assert last_checkpoint(tmp_path) is None
+    saved(tmp_path / "of-a-net", 3, 4).save(state(5), weights(5))
+    assert last_checkpoint(tmp_path).state == state(5)
+
+
 def test_without_comparing_weights_are_not_read_but_must_be_there(tmp_path):
     saved(tmp_path / "of-a-net", 1, 2)
     flip(weights_of(tmp_path / "of-a-net", 2), 0)
