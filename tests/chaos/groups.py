@@ -63,7 +63,7 @@ GROUPS: Mapping[str, Sequence[Target]] = {
         ),
         Target(
             "shared/adapters/web/scopes.py",
-            [f"{_UNIT}/adapters/test_web_guard.py", f"{_ACCESS}/test_scopes.py"],
+            [f"{_UNIT}/adapters/test_web_scopes.py", f"{_UNIT}/adapters/test_web_guard.py"],
         ),
         Target("shared/artefacts/owners.py", [f"{_UNIT}/artefacts/test_owners.py"]),
     ),

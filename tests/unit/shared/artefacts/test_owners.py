@@ -71,6 +71,21 @@ def test_who_gives_up_hears_who_has_it_still(owners: Owners):
     assert owners.give_up("transfer_sets", "a" * 64, "bob") == frozenset()
 
 
+def test_who_gives_up_what_is_not_theirs_changes_nothing(owners: Owners):
+    assert owners.give_up("transfer_sets", "a" * 64, "cy") == frozenset()
+    owners.add("transfer_sets", "a" * 64, "ann")
+    assert owners.give_up("transfer_sets", "a" * 64, "cy") == {"ann"}
+    assert owners.of("transfer_sets", "a" * 64) == {"ann"}
+
+
+def test_of_what_nobody_owns_nothing_is_left_on_the_disk(owners: Owners, tmp_path: Path):
+    owners.add("students", "small-1", "ann")
+    owners.give_up("students", "small-1", "ann")
+    owners.add("students", "small-2", "ann")
+    owners.forget("students", "small-2")
+    assert [path.name for path in (tmp_path / "owners/students").iterdir() if path.is_dir()] == []
+
+
 def test_a_free_name_is_taken_before_anything_bears_it(owners: Owners):
     with owners.taking("teachers", "big", "ann", missing) as may:
         assert may
