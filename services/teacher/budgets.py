@@ -42,7 +42,7 @@ class Budgets:
 
     Args:
         ring: the valid keys; None where keys are off, and nobody pays.
-        store: the same keys with those that expired, for lists.
+        store: the same keys with those that let nobody in any more, for lists.
         ledger: where rows are noted; None where keys are off.
     """
 
@@ -60,10 +60,11 @@ class Budgets:
         Args:
             caller: who asks.
             account: id of the key that is to pay, as the request names it; None for the caller's own. Who is
-                no administrator pays whoever is named.
+                no administrator pays whoever is named. One that expired or was revoked pays for the jobs that
+                were submitted with it before, within its budget.
 
         Raises:
-            KeyNotFound: there is no such key, or it is revoked.
+            KeyNotFound: there never was such a key.
         """
         if account is None or self._ring is None or not caller.is_admin:
             return caller
@@ -95,7 +96,7 @@ class Budgets:
             KEY_ROWS.labels(payer.key_id).inc(rows)
 
     def views(self) -> tuple[BudgetView, ...]:
-        """Return the budgets of all keys that have one and are not revoked; reads files.
+        """Return the budgets of all keys that have one, also where it expired or was revoked; reads files.
 
         Raises:
             Corrupt: a file is unreadable.
@@ -105,7 +106,7 @@ class Budgets:
         return tuple(
             BudgetView.of(key, self._ledger.taken(key.id) - self._held(key.id), budget)
             for key in self._store.list()
-            if (budget := key.limits.teacher_rows) is not None and key.revoked_at is None
+            if (budget := key.limits.teacher_rows) is not None
         )
 
     async def close(self) -> None:

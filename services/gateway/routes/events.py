@@ -7,11 +7,12 @@ from functools import partial
 from typing import Annotated, TypeVar
 
 import anyio.to_thread
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request
 from starlette.responses import StreamingResponse
 
 from services.gateway.errors import STATUSES
 from services.gateway.state import CallerDep, Gateway, GatewayDep
+from shared.adapters.web.guard import authorization_of
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs
 from shared.contracts.jobs import FINAL_STATES, JobEvent
@@ -49,26 +50,32 @@ _EXAMPLE = (
 )
 async def events(
     job_id: str,
+    request: Request,
     gateway: GatewayDep,
     caller: CallerDep,
     last_event_id: Annotated[
         str | None, Header(max_length=64, description="Go on behind this event; without it, from the first.")
     ] = None,
 ) -> StreamingResponse:
-    """Stream the job's events until its final state, until the client goes, or until the gateway stops."""
+    """Stream the job's events until its final state, until the client goes, or until the gateway stops.
+
+    It ends as well when the key that it was asked for with expires or is revoked.
+    """
     # An unknown job, or another's, is 404 and no empty stream; asked once, since jobs never change hands.
     await _blocking(gateway, partial(gateway.jobs.get, job_id, caller.confined_to))
     return StreamingResponse(
-        _stream(gateway, job_id, last_event_id),
+        _stream(gateway, job_id, last_event_id, authorization_of(request.scope)),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _stream(gateway: Gateway, job_id: str, after: str | None) -> AsyncIterator[str]:
+async def _stream(
+    gateway: Gateway, job_id: str, after: str | None, authorization: bytes | None
+) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
     said = time.monotonic()
-    while not gateway.draining.begun:
+    while not gateway.draining.begun and _may_ask(gateway, authorization):
         try:
             found, over = await _blocking(gateway, partial(_look, gateway, job_id, after))
         except JobStoreUnavailable as error:
@@ -87,6 +94,11 @@ async def _stream(gateway: Gateway, job_id: str, after: str | None) -> AsyncIter
             yield ": keep-alive\n\n"
         if len(found) < _AT_ONCE:
             await gateway.draining.sleep(_LOOK_EVERY_S)
+
+
+def _may_ask(gateway: Gateway, authorization: bytes | None) -> bool:
+    """Tell whether the key of a stream, which was valid when it began, is valid still."""
+    return gateway.ring is None or gateway.ring.known(authorization) is not None
 
 
 def _look(gateway: Gateway, job_id: str, after: str | None) -> tuple[Sequence[JobEvent], bool]:

@@ -50,6 +50,8 @@ class KeyRing:
     def __init__(self, store: KeyStore, admin_key: str | None = None) -> None:
         self._store = store
         self._entries: dict[bytes, _Entry] = {}
+        self._accounts: dict[str, Caller] = {}
+        """Of all keys, by their ids: also of those that let nobody in."""
         self._seen: object = None
         self._problem: str | None = None
         # What nobody has: the digest of no key, so that an unknown id is looked at as a known one is.
@@ -97,9 +99,12 @@ class KeyRing:
         return found
 
     def of(self, key_id: str) -> Caller | None:
-        """Return for whom the key of this id acts, valid still or expired; None where there is no such."""
-        entry = self._entries.get(key_id.encode())
-        return None if entry is None else entry.caller
+        """Return for whom the key of this id acts or acted; None where there never was such a key.
+
+        An expired or revoked one lets nobody in any more. What was accepted with it while it was valid goes
+        on, and is counted for it: keys are revoked to be replaced, too, and no accepted job fails by that.
+        """
+        return self._accounts.get(key_id)
 
     def refresh(self) -> None:
         """Take the keys as they are in the store now; this reads a file."""
@@ -112,6 +117,7 @@ class KeyRing:
             self._problem = str(error)
             return
         self._entries = {key.id.encode(): _entry(key) for key in keys if key.revoked_at is None}
+        self._accounts = {key.id: _caller(key) for key in keys}
         self._seen = stamp
         self._problem = None
 
@@ -125,8 +131,11 @@ class KeyRing:
 
 def _entry(key: StoredKey) -> _Entry:
     expires = math.inf if key.expires_at is None else key.expires_at.timestamp()
-    caller = Caller(key.owner, key.id, frozenset(key.scopes), key.limits)
-    return _Entry(bytes.fromhex(key.digest), expires, caller)
+    return _Entry(bytes.fromhex(key.digest), expires, _caller(key))
+
+
+def _caller(key: StoredKey) -> Caller:
+    return Caller(key.owner, key.id, frozenset(key.scopes), key.limits)
 
 
 def _digest(key: bytes) -> bytes:

@@ -218,6 +218,23 @@ def test_an_administrator_may_name_the_key_that_pays_and_others_pay_themselves(u
     assert budget(url, keys, "paying") == (12, 18)
 
 
+def test_a_key_that_is_revoked_while_its_job_asks_pays_on_within_its_budget(settings, url, keys, ask):
+    store = KeyStore(settings.store_dir)
+    wanted = KeyRequest(name="old", owner="of-old", scopes=(Scope.TEACH,), limits=KeyLimits(teacher_rows=40))
+    keys = {**keys, "old": store.make(wanted)}
+    job = {"X_Imago_Account": keys["old"].id}
+    while ask("admin", 5, **job).status_code == 404:
+        pass
+    taken, _ = budget(url, keys, "old")
+    store.revoke(keys["old"].id)
+    while ask(keys["old"].key).status_code != 401:
+        pass
+    for _ in range(3):
+        assert ask("admin", 6, **job).status_code == 200
+    assert budget(url, keys, "old") == (taken + 18, 22 - taken)
+    assert code(ask("admin", 30, **job)) == (429, "teacher-budget-spent")
+
+
 def test_rows_are_counted_by_the_key_that_pays(url, keys, ask):
     def rows(name: str) -> float:
         pattern = rf'^imago_teacher_key_rows_total{{key="{keys[name].id}"}} (\S+)$'

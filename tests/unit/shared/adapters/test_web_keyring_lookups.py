@@ -31,6 +31,22 @@ def test_for_whom_a_key_acts_is_known_by_its_id(store: KeyStore):
     assert KeyRing(store).of("nobodyhasit0") is None
 
 
+def test_for_whom_a_key_acted_is_known_when_it_lets_nobody_in_any_more(store: KeyStore):
+    revoked, other = made(store, Scope.TEACH), made(store)
+    ring = KeyRing(store)
+    store.revoke(revoked[6:18])
+    ring.refresh()
+    assert ring.known(b"Bearer " + revoked.encode()) is None
+    found = ring.of(revoked[6:18])
+    assert found is not None
+    assert (found.owner, found.key_id, found.scopes) == ("anna", revoked[6:18], {Scope.TEACH})
+    assert ring.of(other[6:18]) == ring.known(b"Bearer " + other.encode())
+    assert not ring.empty
+    store.revoke(other[6:18])
+    ring.refresh()
+    assert ring.empty
+
+
 def test_a_key_right_behind_the_scheme_is_none(store: KeyStore):
     """`Bearer` and one space at least; the key is not read from the sixth place."""
     key = made(store)
