@@ -1,5 +1,6 @@
 """`python -m services.teacher`: serve until SIGTERM or SIGINT."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from shared.settings import load
 def main() -> None:
     """Read the settings and serve; a wrong setting is told before anything starts."""
     settings = load(TeacherSettings)
+    # Read when the library is imported, which is when the first teacher of its kind is asked.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     configure_logging("teacher", settings.log_level)
     check_access(settings, settings.host, "TEACHER_HOST")
     if settings.auth == "keys":

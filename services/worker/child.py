@@ -25,7 +25,8 @@ class TrainingProcess:
 
     def __init__(self, module: str, order: ChildOrder, threads: int | None = None) -> None:
         """Start `module` and give it the order; `threads` bounds its CPU threads where given."""
-        environment = dict(os.environ)
+        # Where a library would ask the Hugging Face hub it asks nobody, unless the worker's own says otherwise.
+        environment = {"HF_HUB_OFFLINE": "1", **os.environ}
         if threads is not None:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         # A file and not a pipe: a pipe holds 64 KiB, and the child reads only once its imports are done.

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, TypeGuard, get_args
 
+from shared.contracts.transformers_configs import check_transformers_config
 from shared.errors import InvalidModelFiles, PickleRefused
 
 FilesKind = Literal["safetensors", "transformers", "timm", "onnx"]
@@ -111,6 +112,8 @@ def check_model_folder(directory: Path, kind: FilesKind) -> None:
     Raises:
         PickleRefused: a file is a pickle, whatever its name; or there are pickles and nothing else.
         InvalidModelFiles: one that is needed is missing, or one is damaged.
+        ArchitectureInvalid: the configuration is of a family of `transformers` that is not taken, or names what
+            lies outside of it.
     """
     present = sorted(path.name for path in directory.iterdir() if path.is_file())
     names = taken_names(present, kind)
@@ -124,6 +127,8 @@ def check_model_folder(directory: Path, kind: FilesKind) -> None:
             raise InvalidModelFiles(f"there is no {needed}, which a source of kind {kind!r} needs")
     for name in names:
         check_model_file(directory / name)
+    if kind == "transformers":
+        check_transformers_config(_json_object(CONFIG, (directory / CONFIG).read_bytes()))
     if INDEX in names:
         _check_index(directory / INDEX, weights)
     elif kind == "transformers" and WEIGHTS not in names:

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
 from shared.contracts.base import Contract, refuse
-from shared.errors import UnknownArchitecture
+from shared.contracts.transformers_configs import check_transformers_config
+from shared.errors import ArchitectureInvalid, UnknownArchitecture
 
 ResNetName = Literal[
     "resnet8",
@@ -65,6 +66,15 @@ class Transformers(Contract):
     architecture: Literal["transformers"] = "transformers"
     config: dict[str, JsonValue]
     """As in `config.json`; `model_type` names the family, such as `vit`."""
+
+    @field_validator("config")
+    @classmethod
+    def _stays_inside(cls, config: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            check_transformers_config(config)
+        except ArchitectureInvalid as error:
+            raise refuse(error) from error
+        return config
 
 
 class Timm(Contract):

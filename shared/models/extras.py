@@ -11,6 +11,7 @@ from torch import nn
 
 from shared.contracts.architectures import Timm, Transformers
 from shared.contracts.images import ImageInput
+from shared.contracts.transformers_configs import check_transformers_config
 from shared.errors import ArchitectureInvalid, ExtraMissing
 
 
@@ -21,8 +22,11 @@ def build_foreign(
 
     Raises:
         ExtraMissing: the library cannot be imported here.
-        ArchitectureInvalid: the library makes no net of it.
+        ArchitectureInvalid: the library makes no net of it, or the configuration names what lies outside of it.
     """
+    if isinstance(architecture, Transformers):
+        # The contract has done so, too; here it is beside what would obey.
+        check_transformers_config(architecture.config)
     library = imported(architecture.architecture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

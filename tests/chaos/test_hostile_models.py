@@ -22,15 +22,19 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
 from shared.artefacts.model_files import check_model_folder
+from shared.contracts.architectures import Transformers
 from shared.contracts.teacher_sources import OnnxSource, SafetensorsSource, SentFiles, TransformersSource
 from shared.errors import DistillationError
-from tests.support.importing import NET, Place, mine, outcomes
+from tests.support.distilling import SHAPES
+from tests.support.importing import NET, SIZE, Place, mine, outcomes
 from tests.support.onnx_graphs import linear_graph
 
 pytestmark = pytest.mark.slow
 
 FILES = SentFiles(folder="mine")
 Folder = dict[str, bytes]
+LOADED = "a name that is a URL"
+"""The case that is refused by `transformers` itself."""
 _OUTWARD = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec")
 
 
@@ -56,13 +60,7 @@ class Watch:
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.on:
             return
-        outward = event in (
-            "socket.connect",
-            "socket.getaddrinfo",
-            "subprocess.Popen",
-            "os.system",
-            "os.exec",
-        )
+        outward = event in _OUTWARD
         read = event == "open" and str(arguments[0]) in (str(self._secret), "/etc/passwd")
         if outward or read or event == "pickle.find_class":
             self.seen.append((event, repr(arguments)[:200]))
@@ -133,13 +131,25 @@ def hostile(scratch: Path, canary: Path, place: Path) -> dict[str, tuple[Any, Fo
     graph, folder = OnnxSource(files=FILES), TransformersSource(files=FILES)
     said = mine(Place(place))
     code = {"auto_map": {"AutoModelForImageClassification": "evil--evil.Net"}, "trust_remote_code": True}
-    config = {"model_type": "evil", "architectures": ["Evil"], "_name_or_path": "http://127.0.0.1:9/evil"}
+    config = {"model_type": "vit", "architectures": ["Evil"], "_name_or_path": "http://127.0.0.1:9/evil"}
+    opens = {"architecture": "resnet18", "model_args": {"checkpoint_path": str(scratch / "secret.bin")}}
+    fetches = {"model_type": "timm_wrapper", "architecture": "hf-hub:evil/net"}
 
     def weights(data: bytes) -> tuple[Any, Folder]:
         return net, {"model.safetensors": data}
 
     def onnx_file(data: bytes) -> tuple[Any, Folder]:
         return graph, {"model.onnx": data}
+
+    def configured(said: dict[str, Any]) -> tuple[Any, Folder]:
+        return folder, {"config.json": json.dumps(said).encode(), "model.safetensors": whole}
+
+    def ordered(said: dict[str, Any]) -> tuple[Any, Folder]:
+        """Return the same in an order, as if the contract had let it pass."""
+        past = Transformers.model_construct(config=said)
+        return SafetensorsSource(files=FILES, architecture=past, input=SIZE, classes=SHAPES), {
+            "model.safetensors": whole
+        }
 
     return {
         "a pickle called weights": weights(payload),
@@ -180,11 +190,15 @@ def hostile(scratch: Path, canary: Path, place: Path) -> dict[str, tuple[Any, Fo
             "config.json": json.dumps(config | code).encode(), "model.safetensors": whole,
             "evil.py": b"open(%r, 'w')" % str(canary).encode(),
         }),
-        "a name that is a URL": (
-            folder, {"config.json": json.dumps(config).encode(), "model.safetensors": whole}
-        ),
+        LOADED: configured(config),
+        "a net of a hub": configured(fetches),
+        "a net of a hub, in an order": ordered(fetches),
+        "a net with a pickle of the machine": configured(fetches | opens),
+        "a net with a pickle of the machine, in an order": ordered(fetches | opens),
+        "kernels of a hub": configured(config | {"attn_implementation": "evil/kernel"}),
+        "kernels of a hub, in an order": ordered(config | {"a": [{"_attn_implementation": "evil/kernel"}]}),
         "an index that leads out": (folder, {
-            "config.json": b"{}", "model-00001-of-00001.safetensors": whole,
+            "config.json": json.dumps(config).encode(), "model-00001-of-00001.safetensors": whole,
             "model.safetensors.index.json": json.dumps({"weight_map": {"w": "../../../secret"}}).encode(),
         }),
     }  # fmt: skip
@@ -206,7 +220,7 @@ def test_hostile_models_are_refused_and_nothing_of_them_runs(
     secret.write_bytes(bytes(1000))
     cases = hostile(tmp_path, canary, tmp_path / "other")
     if sized(True, False):  # the library takes longer to load than all the rest
-        cases = {name: one for name, one in cases.items() if one[0].kind != "transformers"}
+        del cases[LOADED]
     watch = Watch(secret)
     refused: dict[str, str] = {}
     wrong: dict[str, str] = {}

@@ -6,6 +6,7 @@ deaf: the same, but ignores SIGTERM and has a helper process.
 poison: kills itself.
 wrong: sends a failure.
 chatty: says things that are no message, then succeeds.
+candid: says what it was given about the hub, then succeeds.
 parent: makes three children that are slow for its epochs each, waits for them, and succeeds with their names.
 grieving: makes a child that is wrong and two that are slow, and fails with the child's reason.
 hasty: leaves to wait for children that it never asked for.
@@ -98,6 +99,8 @@ def main() -> int:
     if name == "chatty":
         sys.stdout.write("loading…\n{}\n" + "x" * (3 << 20) + "\n")
         sys.stdout.flush()
+    if name == "candid":
+        say(ChildMessage(note=f"offline: {os.environ.get('HF_HUB_OFFLINE')}"))
     if name == "parent":
         return make_children(order, settings, ["slow-0", "slow-1", "slow-2"])
     if name == "grieving":

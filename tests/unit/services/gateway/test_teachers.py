@@ -157,6 +157,14 @@ BAD_FILES = {
     ),
     "torch's zip in a zip's place": ({"a.zip": zipped({"archive/data.pkl": b"x"})}, 415, "pickle-refused"),
     "code": (FOLDER | {"modeling_vit.py": b"import os"}, 422, "invalid-model-files"),
+    "a net that is fetched from a hub": (
+        FOLDER | {"config.json": b'{"model_type": "timm_wrapper", "architecture": "hf-hub:evil/net"}'},
+        422, "architecture-invalid",
+    ),
+    "code by another name": (
+        FOLDER | {"config.json": b'{"model_type": "vit", "auto_map": {"AutoConfig": "evil.C"}}'},
+        422, "architecture-invalid",
+    ),
     "no weights": ({"config.json": b"{}"}, 422, "invalid-model-files"),
     "half the weights": (FOLDER | {"model.safetensors": WEIGHTS[:-1]}, 422, "invalid-model-files"),
     "more than a zip": ({"a.zip": zipped(FOLDER), "config.json": b"{}"}, 422, "invalid-model-files"),

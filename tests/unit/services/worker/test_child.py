@@ -48,6 +48,18 @@ def test_every_message_is_heard_and_what_is_none_is_not(caplog: pytest.LogCaptur
     assert any("too long" in record.message for record in caplog.records)
 
 
+def test_libraries_in_the_child_ask_no_hub_unless_the_worker_was_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for given, expected in ((None, "1"), ("0", "0")):
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        if given is not None:
+            monkeypatch.setenv("HF_HUB_OFFLINE", given)
+        with TrainingProcess(STUB, order("candid")) as child:
+            messages, _ = heard(child)
+        assert f"offline: {expected}" in [message.note for message in messages]
+
+
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 16, 1 << 22])
 def test_a_line_that_is_too_long_is_dropped_wherever_the_reads_cut_it(
     chunk_bytes: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

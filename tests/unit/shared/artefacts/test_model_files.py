@@ -45,7 +45,7 @@ def tensor(begin: int, end: int, shape: list[int], dtype: str = "F32") -> dict[s
 def test_whole_files_pass(tmp_path: Path):
     (tmp_path / "model.safetensors").write_bytes(save(TENSORS, {"format": "pt"}))
     (tmp_path / "model.onnx").write_bytes(graph())
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     (tmp_path / "labels.txt").write_text("née\nfish\n")
     (tmp_path / "README.md").write_bytes(b"\x80\x04 of no interest")
     for kind in ("safetensors", "transformers", "timm", "onnx"):
@@ -191,7 +191,7 @@ def test_of_a_hub_folder_only_what_is_needed_is_taken():
 
 def test_shards_are_all_there_or_refused(tmp_path: Path):
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     for shard in shards:
         (tmp_path / shard).write_bytes(save(TENSORS))
     with pytest.raises(InvalidModelFiles, match="index"):

@@ -6,6 +6,7 @@ from torch import nn
 
 from shared.contracts.architectures import Timm, Transformers
 from shared.contracts.images import ImageInput, Preprocessing
+from shared.contracts.transformers_configs import IMAGE_CLASSIFIERS
 from shared.distillation.export import export_onnx, parity
 from shared.errors import ArchitectureInvalid, ExtraMissing
 from shared.models import extras
@@ -162,9 +163,16 @@ def test_a_net_of_transformers_behaves_as_ours_do(architecture, tmp_path):
 
 def test_a_configuration_that_makes_no_net_is_refused():
     pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
-    for config in ({"model_type": "no-such-net"}, {}, {**VIT.config, "hidden_size": "wide"}):
-        with pytest.raises(ArchitectureInvalid, match="transformers makes no net"):
-            Network(Transformers(config=config), IMAGE, 3)
+    wrong = Transformers(config={**VIT.config, "hidden_size": "wide"})
+    with pytest.raises(ArchitectureInvalid, match="transformers makes no net"):
+        Network(wrong, IMAGE, 3)
+
+
+def test_every_family_that_is_taken_is_an_image_classifier_of_the_library():
+    names = pytest.importorskip("transformers.models.auto.modeling_auto")
+    known = set(names.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
+    assert known >= IMAGE_CLASSIFIERS
+    assert "timm_wrapper" in known - IMAGE_CLASSIFIERS
 
 
 def test_a_net_of_timm_behaves_as_ours_do():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from services.worker.stages.importing.nets import need_same_answers
+from services.worker.stages.importing.nets import need_same_answers, read_transformers
 from services.worker.stages.importing.weights import as_float32
 from shared.contracts.architectures import Timm, Transformers
 from shared.contracts.images import ImageInput
@@ -21,6 +21,7 @@ from shared.contracts.teacher_sources import (
 )
 from shared.contracts.teachers import Nets
 from shared.errors import (
+    ArchitectureInvalid,
     ExtraMissing,
     InvalidModelFiles,
     InvalidRequest,
@@ -142,7 +143,7 @@ def test_a_net_whose_configuration_makes_another_one_is_refused(place: Place):
 def test_a_folder_that_the_library_does_not_read_is_refused_in_its_words(place: Place):
     folder = place.folder()
     hugging_face(folder, "vit")
-    (folder / "config.json").write_text(json.dumps({"model_type": "no-such-net"}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_act": "no-such-act"}))
     with pytest.raises(InvalidModelFiles, match="transformers does not read it"):
         place.take(TransformersSource(files=SentFiles(folder="mine")))
 
@@ -151,11 +152,17 @@ def test_code_that_a_folder_brings_is_not_run(place: Place):
     folder = place.folder()
     hugging_face(folder, "vit")
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}
-    (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text("raise SystemExit('run')")
-    with pytest.raises(InvalidModelFiles, match="transformers does not read it"):
-        place.take(TransformersSource(files=SentFiles(folder="mine")))
+    for evil in (
+        {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}},
+        {"auto_map": {"AutoModelForImageClassification": "evil.Net"}},
+        {"model_type": "timm_wrapper", "architecture": "hf-hub:evil/net", "model_args": {}},
+    ):
+        (folder / "config.json").write_text(json.dumps(config | evil))
+        with pytest.raises(ArchitectureInvalid, match="auto_map|model_type"):
+            place.take(TransformersSource(files=SentFiles(folder="mine")))
+        with pytest.raises(ArchitectureInvalid):  # by itself, too, whoever looked at the folder before
+            read_transformers(TransformersSource(), folder, None)
 
 
 def test_a_library_that_is_missing_is_named(place: Place, monkeypatch: pytest.MonkeyPatch):
@@ -169,7 +176,7 @@ def test_a_library_that_is_missing_is_named(place: Place, monkeypatch: pytest.Mo
     ):
         folder = place.folder()
         save_file({"one": torch.zeros(1)}, folder / "model.safetensors")
-        (folder / "config.json").write_text("{}")
+        (folder / "config.json").write_text('{"model_type": "vit"}')
         with pytest.raises(ExtraMissing, match=name):
             place.take(source)
 
