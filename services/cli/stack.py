@@ -23,7 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from services.cli import local_redis
+from services.cli import local_redis, teacher_key
 from services.cli.addresses import Address, claim, free_port
 from services.cli.child import Child
 from services.cli.errors import StackFailed
@@ -108,9 +108,11 @@ class Stack:
         )
         redis_url = self._start_redis()
         environment = self._environment(redis_url, gateway, teacher, health)
+        keys = teacher_key.environments(settings)
         with httpx.Client(timeout=5.0, trust_env=False) as http:
             for name, address in (("teacher", teacher), ("worker", health), ("gateway", gateway)):
-                self._launch(name, self._commands[name], environment, _http_ready(http, address.url))
+                told = environment | keys.get(name, {})
+                self._launch(name, self._commands[name], told, _http_ready(http, address.url))
             for child in self._children:
                 child.wait_until_ready(START_TIMEOUT_S)
                 self._say(f"{child.name} is ready")

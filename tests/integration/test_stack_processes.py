@@ -149,6 +149,22 @@ def test_a_stack_runs_and_stops_in_order(place: Place):
     assert ends == ["gateway", "worker", "teacher"]
 
 
+def test_with_keys_on_each_part_is_told_of_the_key_between_them(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = tmp_path / "first"
+    first.write_text("f" * 43)
+    monkeypatch.setenv("IMAGO_AUTH", "keys")
+    monkeypatch.setenv("IMAGO_ADMIN_KEY_FILE", str(first))
+    monkeypatch.delenv("TEACHER_KEY_FILE", raising=False)
+    with Stack(CliSettings(), commands=COMMANDS) as stack:
+        told = {name: psutil.Process(pid).environ() for name, pid in stack.start().pids.items()}
+    between = str(place.state_dir / "teacher_key")
+    assert told["worker"]["TEACHER_KEY_FILE"] == told["gateway"]["TEACHER_KEY_FILE"] == between
+    assert told["teacher"]["IMAGO_ADMIN_KEY_FILE"] == between
+    assert told["gateway"]["IMAGO_ADMIN_KEY_FILE"] == str(first), "the first key of the API is another"
+
+
 def test_what_redis_acknowledged_is_there_in_the_next_stack(place: Place):
     def with_redis(ask: Callable[[redis.Redis], object]) -> object:
         with (

@@ -54,6 +54,18 @@ def test_secrets_of_ones_own_are_used(tmp_path: Path):
     assert line in (tmp_path / "redis" / "users.acl").read_text()
 
 
+def test_keys_that_were_removed_are_made_anew_and_all_else_stays(tmp_path: Path):
+    make(tmp_path)
+    before = files(tmp_path)
+    removed = {"gateway/admin_key", "teacher/key", "worker/teacher_key", "gateway/teacher_key"}
+    for name in removed:
+        (tmp_path / name).unlink()
+    make(tmp_path)
+    after = files(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == removed
+    assert after["teacher/key"] == after["worker/teacher_key"] == after["gateway/teacher_key"]
+
+
 @pytest.mark.parametrize("url", ["redis://redis:6379/0", "redis://gateway:secret@redis:6379/0"])
 def test_an_address_without_the_password_of_its_role_is_told(
     tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
