@@ -1,5 +1,6 @@
 """The loop of a training: epochs, blocks of steps, validation, checkpoints, and what is kept."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from shared.distillation.side_by_side import Each, one_by_one, side_by_side, thr
 from shared.distillation.stack import NetStack
 from shared.errors import Diverged
 from shared.models.checkpoints import unstack
+
+log = logging.getLogger(__name__)
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
 """Told the epochs done, all epochs, and figures by name."""
@@ -112,11 +115,11 @@ class Rounds:
                 self._start_epoch()
             except Exception:
                 # The teacher may be waited for here, for long: what was learned until then is kept.
-                self._save()
+                self._save_if_it_fits()
                 raise
             while self._step < self._batches.steps:
                 if should_stop():
-                    self._save()
+                    self._save_if_it_fits()
                     raise TrainingStopped
                 began = time.monotonic()
                 end = min(self._step + self._block, self._batches.steps)
@@ -271,6 +274,13 @@ class Rounds:
                 for name, tensor in tensors.items()
             },
         )
+
+    def _save_if_it_fits(self) -> None:
+        """Write a checkpoint on leaving; where the disk takes none, the one before is gone on from."""
+        try:
+            self._save()
+        except OSError as error:
+            log.warning("no checkpoint could be written on leaving", extra={"reason": str(error)})
 
     def _resume(self, state: CohortState, tensors: Mapping[str, Tensor]) -> None:
         self._epoch, self._step, self._seconds = state.epoch, state.step, state.seconds

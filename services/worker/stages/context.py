@@ -69,10 +69,13 @@ class _Spent:
         return self._before + time.perf_counter() - self._began
 
     def write(self) -> None:
-        """Keep it."""
+        """Keep it, where the disk takes it: no job fails for it, or for another reason than its own."""
         self._written = time.perf_counter()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._path, f"{self.seconds():.3f}\n".encode())
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._path, f"{self.seconds():.3f}\n".encode())
+        except OSError as error:
+            log.warning("the time of a stage could not be written", extra={"reason": str(error)})
 
     def write_sometimes(self) -> None:
         """Keep it, unless that was done a moment ago."""

@@ -1,6 +1,8 @@
 """Training that is cut goes on as if it had never been: bit for bit, wherever the cut is."""
 
+import errno
 import json
+import os
 import time
 
 import pytest
@@ -9,9 +11,11 @@ import torch
 from shared.contracts.architectures import ResNet
 from shared.contracts.training import Budget, Hint, Objective, Regularisation
 from shared.distillation import rounds
+from shared.distillation.checkpoint import CohortCheckpoint
 from shared.distillation.cohort import Net, TrainingStopped, train_cohort
 from shared.distillation.side_by_side import threads_as_before
 from shared.distillation.stack import NetStack
+from shared.errors import TeacherUnavailable
 from tests.support.cohorts import (
     ARCHITECTURE,
     BUDGET,
@@ -154,6 +158,43 @@ def test_the_checkpoint_of_another_training_is_left_alone(tmp_path):
 def test_without_a_folder_for_checkpoints_a_stop_only_stops():
     with pytest.raises(TrainingStopped):
         train(nets(0), examples(), should_stop=lambda: True)
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_who_leaves_while_the_disk_is_full_leaves_and_goes_on_from_the_checkpoint_before(
+    tmp_path, monkeypatch, caplog
+):
+    data, options = examples(), {"checkpoints": tmp_path, "checkpoint_every_s": 0.0}
+    expected = train(nets(0), data)
+
+    def full_after_one(epoch: int, *_: object) -> None:
+        monkeypatch.setattr(CohortCheckpoint, "save", save if epoch < 2 else no_room)
+
+    save = CohortCheckpoint.save
+    # Not on leaving: who goes on without checkpoints may lose days.
+    with pytest.raises(OSError, match="No space left"):
+        train(nets(0), data, on_epoch=full_after_one, **options)
+    with pytest.raises(TrainingStopped):
+        train(nets(0), data, should_stop=lambda: True, **options)
+    assert "no checkpoint could be written on leaving" in caplog.text
+    monkeypatch.setattr(CohortCheckpoint, "save", save)
+    told = []
+    found = train(nets(0), data, on_epoch=lambda epoch, *_: told.append(epoch), **options)
+    assert_identical(found, expected)
+    assert told[0] == 2
+
+
+def test_what_ends_a_training_is_told_though_the_disk_is_full_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(CohortCheckpoint, "save", no_room)
+
+    def away(*_: object) -> None:
+        raise TeacherUnavailable("nobody answers")
+
+    with pytest.raises(TeacherUnavailable):
+        train(nets(0), examples(), refresh=away, checkpoints=tmp_path)
 
 
 # 25 steps an epoch: a block ends within one, and an odd step (labels) may come first after the cut.

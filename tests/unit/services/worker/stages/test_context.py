@@ -1,3 +1,5 @@
+import errno
+import os
 import threading
 import time
 from pathlib import Path
@@ -94,6 +96,26 @@ def test_what_a_killed_attempt_took_is_known_up_to_its_last_progress(
     context.once(Stage.TRAIN, {}, build)
     assert len(kept) == 1
     assert kept[0] >= 0.05
+
+
+def test_a_stage_ends_for_its_own_reason_though_its_seconds_cannot_be_written(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """On a full disk a pause stays a pause."""
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("services.worker.stages.context.write_atomic", no_room)
+    monkeypatch.setattr("services.worker.stages.context._WRITTEN_EVERY_S", 0.0)
+
+    def leave(_: Path) -> None:
+        context.stop.set()
+        context.progress(Stage.TRAIN, 1, 2, "epochs")
+
+    with pytest.raises(JobStopped):
+        context.once(Stage.TRAIN, {}, leave)
+    assert "could not be written" in caplog.text
 
 
 def test_progress_leaves_when_the_supervisor_asked_to_stop(context: JobContext, sent: list[ChildMessage]):
