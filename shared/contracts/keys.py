@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shared.contracts.base import Contract, Digest, Name
 
@@ -30,7 +30,8 @@ class KeyLimits(Contract):
     per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """Requests a second on average; of a request for predictions each image counts."""
     burst: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Requests at once after a pause; left out, what comes together in one second, and 1 at least."""
+    """Requests at once after a pause; left out, what comes together in one second, and 1 at least. A new key
+    has it with `per_second` only."""
     per_day: Annotated[int, Field(ge=1)] | None = None
     """The same count, of one day in UTC."""
     teacher_rows: Annotated[int, Field(ge=0)] | None = None
@@ -49,6 +50,14 @@ class KeyRequest(Contract):
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=len(Scope))]
     expires_in_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
     limits: KeyLimits = KeyLimits()
+
+    @field_validator("limits")
+    @classmethod
+    def _bounds_something(cls, limits: KeyLimits) -> KeyLimits:
+        # Not of `KeyLimits`, which keys that were made before have as well.
+        if limits.burst is not None and limits.per_second is None:
+            raise ValueError("burst bounds nothing without per_second; give both, or per_second alone")
+        return limits
 
 
 class KeyView(Contract):

@@ -22,7 +22,7 @@ REFUSED: Final = Counter("imago_access_refused_total", "Requests without a valid
 CODES: Final = {401: "unauthenticated", 403: "scope-missing"}
 _READING: Final = ("GET", "HEAD", "OPTIONS")
 _MOST_LINES: Final = 50
-"""A second, of refusals: whoever knocks without end fills no disk. All are counted."""
+"""A second, of refusals with one status: whoever knocks without end fills no disk. All are counted."""
 
 
 class _Lines:
@@ -40,7 +40,8 @@ class _Lines:
         return self._left >= 0
 
 
-_lines = _Lines()
+_lines = {status: _Lines() for status in CODES}
+"""Apart: strangers who knock without end hide no key that asks for more than it may."""
 
 
 def refused(status: int, caller: Caller | None, method: str, route: str | None, path: bytes) -> None:
@@ -55,7 +56,7 @@ def refused(status: int, caller: Caller | None, method: str, route: str | None, 
     """
     code = CODES[status]
     REFUSED.labels(code).inc()
-    if _lines.take():
+    if _lines[status].take():
         log.warning("access refused", extra={"code": code, **_who(caller), **_what(method, route, path)})
 
 

@@ -14,7 +14,7 @@ IMAGE = image_file()
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(audit, "_lines", audit._Lines())
+    monkeypatch.setattr(audit, "_lines", {status: audit._Lines() for status in audit.CODES})
     caplog.set_level(logging.INFO, logger=audit.log.name)
     return caplog
 
@@ -107,9 +107,11 @@ def test_whoever_knocks_without_end_writes_no_more_than_fifty_lines_a_second(cli
         audit.refused(401, None, "GET", None, b"/v1/jobs")
     assert len(of_audit(lines)) == 50
     assert count("unauthenticated") == before + 60
+    audit.refused(403, None, "GET", None, b"/v1/keys")
+    assert of_audit(lines)[-1]["code"] == "scope-missing", "strangers hide nobody who has a key"
     monkeypatch.setattr(audit.time, "monotonic", lambda: 8.0)
     audit.refused(401, None, "GET", None, b"/v1/jobs")
-    assert len(of_audit(lines)) == 51
+    assert len(of_audit(lines)) == 52
 
 
 def test_nothing_that_a_stranger_sends_breaks_the_line(client, lines):
