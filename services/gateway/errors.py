@@ -26,6 +26,7 @@ from shared.errors import (
     ScopeMissing,
     TeacherBudgetSpent,
     TooManyImages,
+    TooManyJobs,
     Unauthenticated,
     Unavailable,
     UnsupportedContentEncoding,
@@ -39,6 +40,7 @@ STATUSES: StatusTable = {
     BudgetNotCounted: 403,
     RateExceeded: 429,
     QuotaExceeded: 429,
+    TooManyJobs: 429,
     TeacherBudgetSpent: 429,
     InvalidRequest: 422,
     NotAcceptable: 406,
@@ -55,6 +57,10 @@ STATUSES: StatusTable = {
     NoLiveStudent: 503,
     DeadlineExceeded: 504,
 }
+
+TOO_MUCH: tuple[type[DistillationError], ...] = (RateExceeded, QuotaExceeded, TooManyJobs)
+"""What is 429 where jobs are submitted. The first two are so everywhere; but what a route documents of a
+status takes the place of what all have."""
 
 UNREADABLE: dict[str, Any] = {
     "description": "The body is not UTF-8, or too deep or too long in its numbers to be read as JSON",

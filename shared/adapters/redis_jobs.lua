@@ -1,7 +1,7 @@
 -- What may be asked of the job record, one atomic step a call. Begins with `redis_jobs_record.lua`.
 --
 -- ARGV[1] is the operation, the rest its arguments (times in milliseconds). An answer begins with 'ok', 'missing',
--- 'lost', 'conflict', 'final', 'unpaused', 'nothing', 'granted' or 'spent'.
+-- 'lost', 'conflict', 'full', 'final', 'unpaused', 'nothing', 'granted' or 'spent'.
 
 local function held(job, epoch)
   return job.state == 'running' and job.epoch == tonumber(epoch)
@@ -9,9 +9,9 @@ end
 
 local operations = {}
 
-function operations.submit(id, kind, spec, idempotency, digest, keep, wait, owner, key_id)
+function operations.submit(id, kind, spec, idempotency, digest, keep, wait, owner, key_id, most)
+  local key = prefix .. 'idempotency:' .. idempotency
   if idempotency ~= '' then
-    local key = prefix .. 'idempotency:' .. idempotency
     local before = redis.call('GET', key)
     if before then
       local digest_before, id_before = string.match(before, '^(%S+) (%S+)$')
@@ -19,9 +19,11 @@ function operations.submit(id, kind, spec, idempotency, digest, keep, wait, owne
       -- Our own id: the first try arrived and only its answer was lost.
       return { 'ok', id_before == id and 1 or 0, id_before, redis.call('HGETALL', record_key(id_before)) }
     end
-    redis.call('SET', key, digest .. ' ' .. id, 'PX', keep)
   end
-  if redis.call('EXISTS', record_key(id)) == 0 then
+  local is_new = redis.call('EXISTS', record_key(id)) == 0
+  if is_new and owner ~= '' and unfinished_jobs(owner) >= tonumber(most) then return { 'full' } end
+  if idempotency ~= '' then redis.call('SET', key, digest .. ' ' .. id, 'PX', keep) end
+  if is_new then
     create(id, kind, spec, nil, owner ~= '' and owner, wait, key_id ~= '' and key_id)
   end
   return { 'ok', 1, id, redis.call('HGETALL', record_key(id)) }

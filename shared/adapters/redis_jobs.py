@@ -24,7 +24,16 @@ from shared.adapters.redis_jobs_records import (
     to_view,
 )
 from shared.artefacts.names import is_version
-from shared.contracts.jobs import Failure, JobEvent, JobPage, JobResult, JobState, JobView, Progress
+from shared.contracts.jobs import (
+    MOST_UNFINISHED,
+    Failure,
+    JobEvent,
+    JobPage,
+    JobResult,
+    JobState,
+    JobView,
+    Progress,
+)
 from shared.contracts.specs import JobSpec
 from shared.errors import (
     IdempotencyConflict,
@@ -32,6 +41,7 @@ from shared.errors import (
     JobNotFound,
     JobNotPaused,
     LeaseLost,
+    TooManyJobs,
     WorkerDied,
 )
 from shared.jobs.ports import Grant, Signal
@@ -50,17 +60,26 @@ Answer = list[Any]
 class RedisJobStore:
     """`JobStore` on a Redis server, by the server's own clock. Safe to share between threads."""
 
-    def __init__(self, url: str, *, resend_first_s: float = 5.0, resend_longest_s: float = 300.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        resend_first_s: float = 5.0,
+        resend_longest_s: float = 300.0,
+        most_unfinished: int = MOST_UNFINISHED,
+    ) -> None:
         """Connect on first use.
 
         Args:
             url: `redis://host:port/database`.
             resend_first_s: a queued job without a worker is handed to the reconciler after this, in seconds.
             resend_longest_s: the wait doubles each time, up to this.
+            most_unfinished: so many jobs of one owner may be there that have not ended.
         """
         self._url = url
         self._resend_first_ms = _milliseconds(resend_first_s)
         self._resend_longest_ms = _milliseconds(resend_longest_s)
+        self._most_unfinished = most_unfinished
 
     @cached_property
     def _redis(self) -> "redis.Redis":
@@ -96,10 +115,12 @@ class RedisJobStore:
         answer = self._call(
             "submit", job_id, spec.kind, SPEC.dump_json(spec).decode(), _hashed(idempotency_key, owner),
             request_digest or "-", _milliseconds(IDEMPOTENCY_KEPT_S), self._resend_first_ms, owner or "",
-            key_id or "",
+            key_id or "", self._most_unfinished,
         )  # fmt: skip
         if answer[0] == "conflict":
             raise IdempotencyConflict(str(idempotency_key))
+        if answer[0] == "full":
+            raise TooManyJobs(self._most_unfinished)
         _, created, its_id, record = answer
         return to_view(its_id, record), created == 1
 

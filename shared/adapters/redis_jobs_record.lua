@@ -13,6 +13,7 @@
 local prefix = KEYS[1]
 local MOST_EVENTS = 10000
 local FINAL = { succeeded = true, failed = true, cancelled = true }
+local UNFINISHED = { 'queued', 'running', 'waiting', 'paused' }
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -58,6 +59,12 @@ local function index_remove(job, state)
     redis.call('ZREM', index_key(owner, state, '*'), job.id)
     redis.call('ZREM', index_key(owner, state, job.kind), job.id)
   end
+end
+
+local function unfinished_jobs(owner)
+  local count = 0
+  for _, state in ipairs(UNFINISHED) do count = count + redis.call('ZCARD', index_key(owner, state, '*')) end
+  return count
 end
 
 -- `more` is JSON of further fields of the event, each with a comma before it.

@@ -95,6 +95,10 @@ MOST_CHILDREN: Final = 1000
 """That one job may make: a child's id is its parent's and three digits."""
 
 
+MOST_UNFINISHED: Final = 10_000
+"""Jobs of one owner that have not ended; with more, nothing new is taken from them."""
+
+
 class JobView(Contract):
     """A job as the API answers it. Times are UTC; `epoch` counts how often a worker took the job's lease."""
 

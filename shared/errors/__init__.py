@@ -12,6 +12,7 @@ from shared.errors.access import (
     RateExceeded,
     ScopeMissing,
     TeacherBudgetSpent,
+    TooManyJobs,
     Unauthenticated,
 )
 from shared.errors.conflicts import (
@@ -225,6 +226,7 @@ __all__ = [
     "TemperatureTooLow",
     "TooManyChildren",
     "TooManyImages",
+    "TooManyJobs",
     "TooManyTrials",
     "TrafficRefused",
     "TransferSetInUse",

@@ -45,6 +45,17 @@ class QuotaExceeded(Unavailable):
         self.retry_after_s = retry_after_s
 
 
+class TooManyJobs(Unavailable):
+    """Its owner has as many jobs as one may have that have not ended."""
+
+    remedy = "Wait for some to end, or cancel some: GET /v1/jobs lists them. Then submit again."
+    retry_after_s = 60.0
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"there are {limit} jobs of yours that have not ended, as many as there may be")
+        self.limit = limit
+
+
 class TeacherBudgetSpent(DistillationError):
     """The key has asked teachers as much as it may in its whole life."""
 

@@ -71,6 +71,13 @@ class Records:
             raise LeaseLost(job_id, epoch)
         return record
 
+    def would_be_too_many(self, job_id: str, owner: str | None, most: int) -> bool:
+        """Tell whether this job is new and its owner has so many that have not ended."""
+        if owner is None or job_id in self._by_id:
+            return False
+        theirs = (record for record in self._by_id.values() if record.view.owner == owner)
+        return sum(record.state not in FINAL_STATES for record in theirs) >= most
+
     def create(
         self,
         job_id: str,

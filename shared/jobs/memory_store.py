@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from shared.contracts.jobs import (
     FINAL_STATES,
+    MOST_UNFINISHED,
     Failure,
     JobEvent,
     JobEventKind,
@@ -16,7 +17,7 @@ from shared.contracts.jobs import (
     Progress,
 )
 from shared.contracts.specs import JobSpec
-from shared.errors import IdempotencyConflict, JobAlreadyFinal, JobNotPaused, WorkerDied
+from shared.errors import IdempotencyConflict, JobAlreadyFinal, JobNotPaused, TooManyJobs, WorkerDied
 from shared.jobs.memory_records import Record, Records
 from shared.jobs.ports import Grant, Signal
 
@@ -32,13 +33,15 @@ class MemoryJobStore:
         *,
         resend_first_s: float = 5.0,
         resend_longest_s: float = 300.0,
+        most_unfinished: int = MOST_UNFINISHED,
     ) -> None:
         self._clock = clock
         self._resend_first_s = resend_first_s
         self._resend_longest_s = resend_longest_s
+        self._most_unfinished = most_unfinished
         self._lock = threading.RLock()
         self._records = Records(clock, resend_first_s)
-        self._keys: dict[tuple[str | None, str], tuple[str, str, float]] = {}
+        self._keys: dict[tuple[str | None, str | None], tuple[str, str, float]] = {}
         """By owner and idempotency key: the digest of the request, its job, and until when it is known."""
 
     # --- for those who ask for jobs ------------------------------------------------------------------------
@@ -55,13 +58,16 @@ class MemoryJobStore:
         """Create the record; see `JobStore.submit`."""
         with self._lock:
             now = self._clock()
+            key = owner, idempotency_key
             if idempotency_key is not None:
-                key = owner, idempotency_key
                 digest, its_id, until = self._keys.get(key, ("", "", 0.0))
                 if now < until:
                     if digest != request_digest:
                         raise IdempotencyConflict(idempotency_key)
                     return self.get(its_id), its_id == job_id
+            if self._records.would_be_too_many(job_id, owner, self._most_unfinished):
+                raise TooManyJobs(self._most_unfinished)
+            if idempotency_key is not None:
                 self._keys[key] = (request_digest, job_id, now + IDEMPOTENCY_KEPT_S)
             return self._records.create(job_id, spec, owner=owner, key_id=key_id).view, True
 

@@ -57,6 +57,9 @@ class JobStore(Protocol):
 
         A key that came from the same owner with the same digest within 24 hours answers with the job made
         then. Raises `IdempotencyConflict` where it came with another.
+
+        Raises `TooManyJobs` where this owner has `MOST_UNFINISHED` jobs that have not ended, children among
+        them; without an owner, as where keys are off, nobody counts.
         """
         ...
 

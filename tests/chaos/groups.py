@@ -24,6 +24,7 @@ _RECORD = (
     "tests/contract/test_job_owners.py",
     "tests/contract/test_job_events.py",
     "tests/contract/test_acquire_again.py",
+    "tests/contract/test_most_jobs.py",
 )
 _IN_REDIS = ("tests/contract/test_job_record_redis_times.py", *_RECORD)
 _IN_MEMORY = (f"{_UNIT}/jobs/test_memory_store_times.py", *_RECORD)

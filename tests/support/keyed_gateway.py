@@ -20,6 +20,7 @@ from shared.adapters.web.guard import Guard
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.keys import KeyRequest, Scope
 from shared.jobs.memory_store import MemoryJobStore
+from shared.jobs.ports import JobStore
 from tests.support.asgi_server import served
 from tests.support.gateway_in_process import MemoryDispatcher
 from tests.support.student_bundles import mlp_onnx, write_bundle
@@ -79,17 +80,20 @@ def store_with_student(root: Path) -> ArtefactStore:
 
 
 @contextmanager
-def keyed(root: Path, *, short: bool = True, watchers: Sequence[Watcher] = ()) -> Iterator[KeyedGateway]:
+def keyed(
+    root: Path, *, short: bool = True, watchers: Sequence[Watcher] = (), jobs: JobStore | None = None
+) -> Iterator[KeyedGateway]:
     """Serve a gateway with keys on.
 
     Args:
         root: its state directory.
         short: with its short ways; without, by uvicorn's protocol and FastAPI's routing alone.
         watchers: as of `create_app`.
+        jobs: the job store; None for one in memory.
     """
     store = ArtefactStore(root / "store")
     settings = GatewaySettings(state_dir=root, auth="keys", promotion_poll_s=0.02)
-    parts = {"jobs": MemoryJobStore(), "dispatcher": MemoryDispatcher()}
+    parts = {"jobs": jobs or MemoryJobStore(), "dispatcher": MemoryDispatcher()}
     if short:
         app = create_app(settings, **parts, watchers=watchers)
     else:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Header, Query, Response, status
 from fastapi.openapi import models as openapi_models
 
 from services.gateway import examples
-from services.gateway.errors import STATUSES, UNREADABLE
+from services.gateway.errors import STATUSES, TOO_MUCH, UNREADABLE
 from services.gateway.state import CallerDep, CatalogueDep, GatewayDep, JobsDep
 from services.gateway.uploads.teachers import check_without_files
 from shared.adapters.web.problems import documented
@@ -136,6 +136,7 @@ _EXAMPLES: dict[str, openapi_models.Example] = {
             NoLiveStudent,
             IdempotencyConflict,
             BodyTooLarge,
+            *TOO_MUCH,
             JobStoreUnavailable,
         ),
     },

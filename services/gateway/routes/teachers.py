@@ -9,7 +9,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Request, Response, status
 
 from services.gateway import examples
-from services.gateway.errors import STATUSES, UNREADABLE
+from services.gateway.errors import STATUSES, TOO_MUCH, UNREADABLE
 from services.gateway.parts import media_type
 from services.gateway.state import CallerDep, CatalogueDep, GatewayDep
 from services.gateway.uploads.teachers import (
@@ -116,6 +116,7 @@ _BODIES: dict[str, Any] = {
             IncomingNotFound,
             QueueFull,
             StoreFull,
+            *TOO_MUCH,
             JobStoreUnavailable,
         ),
     },
@@ -182,7 +183,9 @@ def show(name: str, catalogue: CatalogueDep) -> TeacherDescription:
     responses={
         201: examples.located(examples.CHECK_JOB),
         400: UNREADABLE,
-        **documented(STATUSES, TeacherNotFound, DatasetNotFound, BodyTooLarge, JobStoreUnavailable),
+        **documented(
+            STATUSES, TeacherNotFound, DatasetNotFound, BodyTooLarge, *TOO_MUCH, JobStoreUnavailable
+        ),
     },
 )
 def check(

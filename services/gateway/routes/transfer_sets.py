@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Query, Response, status
 from starlette.responses import FileResponse, StreamingResponse
 
 from services.gateway import examples
-from services.gateway.errors import STATUSES, UNREADABLE
+from services.gateway.errors import STATUSES, TOO_MUCH, UNREADABLE
 from services.gateway.routes.jobs import IdempotencyKey
 from services.gateway.state import CallerDep, CatalogueDep, GatewayDep
 from services.gateway.tar import TAR_MEDIA_TYPE, TarResponse
@@ -72,6 +72,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
             StudentNotFound,
             IdempotencyConflict,
             BodyTooLarge,
+            *TOO_MUCH,
             JobStoreUnavailable,
         ),
     },

@@ -15,6 +15,7 @@ from shared.errors import (
     RevisionMismatch,
     ScopeMissing,
     TeacherBudgetSpent,
+    TooManyJobs,
     Unauthenticated,
     Unavailable,
 )
@@ -28,6 +29,7 @@ ACCESS = {
     BudgetNotCounted: 403,
     RateExceeded: 429,
     QuotaExceeded: 429,
+    TooManyJobs: 429,
     TeacherBudgetSpent: 429,
 }
 
