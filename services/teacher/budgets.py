@@ -19,7 +19,7 @@ from shared.adapters.web.access import Caller
 from shared.adapters.web.keyring import ADMIN_KEY_ID, KeyRing
 from shared.artefacts.keys import KeyStore
 from shared.contracts.budgets import BudgetView
-from shared.errors import KeyNotFound, TeacherBudgetSpent
+from shared.errors import Corrupt, KeyNotFound, StoreFull, TeacherBudgetSpent
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Budgets:
 
         Raises:
             TeacherBudgetSpent: fewer are left.
+            StoreFull: the disk of the ledger is; nothing is granted.
             Corrupt, OSError: the ledger cannot be read or written; nothing is granted.
         """
         budget = payer.limits.teacher_rows
@@ -149,4 +150,9 @@ class Budgets:
     async def _return(self, key_id: str, purse: _Purse, rows: int) -> None:
         assert self._ledger is not None
         purse.rows -= rows  # first: what is on its way to the ledger is not granted here as well
-        await asyncio.to_thread(self._ledger.put_back, key_id, rows)
+        try:
+            await asyncio.to_thread(self._ledger.put_back, key_id, rows)
+        except (StoreFull, Corrupt, OSError) as error:
+            # They stay here, where they can be granted as well: it is no fault of who is answered now.
+            purse.rows += rows
+            log.warning("rows are not given back", extra={"key": key_id, "rows": rows, "detail": str(error)})

@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import Field, ValidationError
 
 from shared.artefacts.files import exclusive_lock, write_atomic
+from shared.artefacts.room import room
 from shared.contracts.base import Contract
 from shared.errors import Corrupt
 
@@ -56,9 +57,10 @@ class Ledger:
 
         Raises:
             Corrupt: the key's file is unreadable; nothing is granted.
+            StoreFull: the disk is; nothing is granted.
             OSError: it cannot be written.
         """
-        with exclusive_lock(self._lock):
+        with room(self._path(key_id)), exclusive_lock(self._lock):
             taken = self.taken(key_id)
             left = budget - taken
             if left < least:
@@ -69,7 +71,7 @@ class Ledger:
 
     def put_back(self, key_id: str, rows: int) -> None:
         """Note rows that were granted as not taken; raises what `take` does."""
-        with exclusive_lock(self._lock):
+        with room(self._path(key_id)), exclusive_lock(self._lock):
             self._write(key_id, max(0, self.taken(key_id) - rows))
 
     def taken(self, key_id: str) -> int:

@@ -153,6 +153,7 @@ Accept = Annotated[str | None, Header(include_in_schema=False)]
             errors.TeacherNotFound,
             errors.TeacherChanged,
             errors.QueueFull,
+            errors.StoreFull,
             errors.ShuttingDown,
             errors.DeadlineExceeded,
             errors.TeacherUnavailable,

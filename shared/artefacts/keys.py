@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from shared.artefacts.files import exclusive_lock, sha256_bytes, sweep_temporaries, write_atomic
+from shared.artefacts.room import room
 from shared.contracts.keys import KeyFile, KeyMade, KeyRequest, KeyView, StoredKey
 from shared.errors import Corrupt, KeyNotFound
 
@@ -71,8 +72,9 @@ class KeyStore:
 
         Raises:
             Corrupt: the file is unreadable; it stays as it is.
+            StoreFull: the disk is; the file stays as it is.
         """
-        with exclusive_lock(self._lock):
+        with room(self.path), exclusive_lock(self._lock):
             keys = self.read()
             key_id = _new_id({one.id for one in keys})
             key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
@@ -96,8 +98,9 @@ class KeyStore:
         Raises:
             KeyNotFound: there is none with this id.
             Corrupt: the file is unreadable; it stays as it is.
+            StoreFull: the disk is; the file stays as it is.
         """
-        with exclusive_lock(self._lock):
+        with room(self.path), exclusive_lock(self._lock):
             keys = self.read()
             found = _found(keys, key_id)
             if found.revoked_at is None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from shared.errors import Corrupt
 
@@ -36,8 +35,15 @@ _LARGEST_HEADER_BYTES = 1 << 24
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, str] | None = None) -> None:
-    """Write arrays to a new safetensors file without copying them. Not atomic: write into a folder aside."""
-    save_file(_contiguous(tensors), path, metadata=metadata)
+    """Write arrays to a new safetensors file without copying them. Not atomic: write into a folder aside.
+
+    Raises:
+        OSError: the disk is full, or does not answer. safetensors' own `save_file` has another error for it,
+            which does not tell the one from the other.
+    """
+    with path.open("wb") as file:
+        for piece in _pieces(tensors, metadata):
+            file.write(piece)
 
 
 def tensors_to_bytes(tensors: Mapping[str, Array], metadata: dict[str, str] | None = None) -> bytes:
@@ -46,6 +52,11 @@ def tensors_to_bytes(tensors: Mapping[str, Array], metadata: dict[str, str] | No
     The same arrays and metadata give the same bytes, whoever writes them; safetensors' own `save` puts
     metadata in another order each time.
     """
+    return b"".join(_pieces(tensors, metadata))
+
+
+def _pieces(tensors: Mapping[str, Array], metadata: dict[str, str] | None) -> list[bytes | memoryview]:
+    """Return what a safetensors file consists of: the length of its header, the header, each array."""
     types = list(_DTYPES)
     arrays = [(_NAMES[array.dtype], name, array) for name, array in _contiguous(tensors).items()]
     arrays.sort(key=lambda one: (types.index(one[0]), one[1]))
@@ -56,7 +67,7 @@ def tensors_to_bytes(tensors: Mapping[str, Array], metadata: dict[str, str] | No
         header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (begin, end)}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *(array.data for _, _, array in arrays)])
+    return [len(text).to_bytes(8, "little"), text, *(array.data for _, _, array in arrays)]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:

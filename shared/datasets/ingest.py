@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from shared.artefacts.room import room
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.base import Contract, Name
 from shared.contracts.datasets import BUILTIN_DATASETS, DatasetManifest
@@ -61,6 +62,7 @@ def ingest(order: IngestOrder) -> DatasetManifest:
         InvalidDataset, InvalidImage, ImageTooLarge, LabelsMissing: see `uploads.read_upload`.
         DatasetExists: the name belongs to a built-in dataset, or to one with other content or of another
             owner.
+        StoreFull: the disk is.
     """
     if order.name in BUILTIN_DATASETS:
         raise DatasetExists(order.name)
@@ -72,7 +74,10 @@ def ingest(order: IngestOrder) -> DatasetManifest:
         labels_required=order.labels_required,
     )
     store = ArtefactStore(order.store)
-    with store.owners.taking("datasets", order.name, order.owner, store.datasets.has) as may:
+    with (
+        room(store.root / "datasets" / order.name),
+        store.owners.taking("datasets", order.name, order.owner, store.datasets.has) as may,
+    ):
         if not may:
             raise DatasetExists(order.name)
         return store.datasets.put(order.name, splits, classes=classes, source=source)

@@ -40,21 +40,23 @@ class StoreFull(Unavailable):
     remedy = "Make room, such as by deleting transfer sets, and submit again: it goes on where it stopped."
     retry_after_s = 60.0
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, remedy: str | None = None) -> None:
         # As of `Corrupt`: the artefact is named, not where this machine keeps it.
-        super().__init__(f"there is no room left to store {'/'.join(PurePath(path).parts[-2:])}")
+        named = "/".join(PurePath(path).parts[-2:])
+        super().__init__(f"there is no room left to store {named}", remedy=remedy)
         self.path = path
 
 
 class TransferSetsUnavailable(Unavailable):
-    """The place where transfer sets are kept does not answer, or refuses."""
+    """The place where transfer sets are kept does not answer, or has `refused`."""
 
     remedy = "Look at IMAGO_TRANSFER_SETS_URL and at the credentials in the environment of the service."
     retry_after_s = 10.0
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, *, refused: bool = False) -> None:
         super().__init__(f"the transfer sets at {url} cannot be reached: {reason}")
         self.url = url
+        self.refused = refused
 
 
 class StudentNotLoaded(Unavailable):

@@ -11,7 +11,7 @@ from services.gateway import examples
 from services.gateway.errors import STATUSES
 from services.gateway.parts import media_type
 from services.gateway.state import CallerDep, CatalogueDep, GatewayDep
-from services.gateway.uploads.datasets import Upload, take_in, upload_directory
+from services.gateway.uploads.datasets import Upload, take_in, uploading
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import needs
 from shared.artefacts.names import is_name
@@ -28,6 +28,7 @@ from shared.errors import (
     InvalidImage,
     MalformedBody,
     QueueFull,
+    StoreFull,
     UnsupportedMediaType,
 )
 
@@ -91,6 +92,7 @@ _FORM = {
             UnsupportedMediaType,
             DatasetExists,
             QueueFull,
+            StoreFull,
         ),
     },
 )
@@ -110,14 +112,10 @@ async def upload(
         raise UnsupportedMediaType(given or None, (MULTIPART,))
     if gateway.uploads.available_tokens < 1:
         raise QueueFull("uploads", gateway.settings.max_uploads, retry_after_s=5.0)
-    async with gateway.uploads:
-        directory = await anyio.to_thread.run_sync(upload_directory, gateway.store)
-        try:
-            sent = await take_in(request, Path(directory.name))
-            order = _order(sent, gateway.store.root, UploadLimits(images=gateway.image_limits), caller.owner)
-            await anyio.to_thread.run_sync(ingest_in_child, order, _INGEST_S, _INGEST_BYTES)
-        finally:
-            await anyio.to_thread.run_sync(directory.cleanup)
+    async with gateway.uploads, uploading(gateway.store, "datasets") as directory:
+        sent = await take_in(request, directory)
+        order = _order(sent, gateway.store.root, UploadLimits(images=gateway.image_limits), caller.owner)
+        await anyio.to_thread.run_sync(ingest_in_child, order, _INGEST_S, _INGEST_BYTES)
     response.headers["Location"] = f"/v1/datasets/{order.name}"
     return await anyio.to_thread.run_sync(catalogue.dataset, order.name)
 

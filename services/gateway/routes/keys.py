@@ -8,7 +8,7 @@ from services.gateway.state import Gateway, GatewayDep
 from shared.adapters.web.problems import documented
 from shared.adapters.web.scopes import ScopedRoute, needs
 from shared.contracts.keys import KeyList, KeyMade, KeyRequest, KeyView, Scope
-from shared.errors import BodyTooLarge, KeyNotFound
+from shared.errors import BodyTooLarge, KeyNotFound, StoreFull
 
 router = APIRouter(
     prefix="/v1/keys", tags=["keys"], dependencies=[needs(Scope.ADMIN)], route_class=ScopedRoute
@@ -22,7 +22,7 @@ router = APIRouter(
     responses={
         201: examples.located(examples.KEY_MADE),
         400: UNREADABLE,
-        **documented(STATUSES, BodyTooLarge),
+        **documented(STATUSES, BodyTooLarge, StoreFull),
     },
 )
 def make(wanted: KeyRequest, response: Response, gateway: GatewayDep) -> KeyMade:
@@ -56,7 +56,7 @@ def show(key_id: str, gateway: GatewayDep) -> KeyView:
 @router.delete(
     "/{key_id}",
     summary="Revoke a key",
-    responses={200: examples.answers(examples.KEY_REVOKED), **documented(STATUSES, KeyNotFound)},
+    responses={200: examples.answers(examples.KEY_REVOKED), **documented(STATUSES, KeyNotFound, StoreFull)},
 )
 def revoke(key_id: str, gateway: GatewayDep) -> KeyView:
     """Let the key allow nothing any more: in this process at once, in all others within half a second.

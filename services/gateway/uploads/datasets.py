@@ -8,8 +8,8 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from services.gateway.parts import PartBegins, PartData, parts
 from shared.artefacts.incoming import Incoming
+from shared.artefacts.room import room
 from shared.artefacts.store import ArtefactStore
 from shared.errors import JobStoreUnavailable, MalformedBody
 from shared.jobs.in_use import uploads_that_jobs_name
@@ -44,11 +45,23 @@ NameOf = Callable[[Upload, str], Awaitable[str]]
 """Gives a file its name on the disk, from what has arrived so far and the client's name; or refuses it."""
 
 
-def upload_directory(store: ArtefactStore) -> "tempfile.TemporaryDirectory[str]":
-    """Return a fresh folder beside the store; `cleanup` removes it with all that is in it."""
-    root = _root(store)
-    root.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=root)
+@asynccontextmanager
+async def uploading(store: ArtefactStore, folder: str) -> AsyncIterator[Path]:
+    """Yield a fresh folder beside the store, which goes afterwards with all that is in it.
+
+    Args:
+        store: of artefacts.
+        folder: of the store, for which files are taken in; named where the disk is full.
+
+    Raises:
+        StoreFull: the disk is, then or while files are taken in.
+    """
+    with room(store.root / folder):
+        directory = await asyncio.to_thread(_fresh, _root(store))
+        try:
+            yield Path(directory.name)
+        finally:
+            await asyncio.to_thread(directory.cleanup)
 
 
 def incoming_of(store: ArtefactStore) -> Incoming:
@@ -128,6 +141,11 @@ async def take_in(
         else:
             upload.fields[name] = value.decode("utf-8", "replace")
     return upload
+
+
+def _fresh(root: Path) -> "tempfile.TemporaryDirectory[str]":
+    root.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=root)
 
 
 def _append(path: Path, data: bytes) -> None:

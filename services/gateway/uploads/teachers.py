@@ -3,10 +3,6 @@
 What is wrong with the words is said before a byte of the files is kept: the field `teacher` comes first.
 """
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import anyio.to_thread
@@ -21,7 +17,7 @@ from services.gateway.uploads.datasets import (
     incoming_of,
     sweep_incoming,
     take_in,
-    upload_directory,
+    uploading,
 )
 from shared.artefacts.incoming import new_upload
 from shared.artefacts.model_archives import unpack_model
@@ -33,13 +29,12 @@ from shared.artefacts.model_files import (
 )
 from shared.contracts.specs import TeacherImportSpec
 from shared.contracts.teacher_sources import OipSource, SentFiles
-from shared.errors import BodyTooLarge, InvalidModelFiles, QueueFull, StoreFull
+from shared.errors import BodyTooLarge, InvalidModelFiles, QueueFull
 from shared.jobs.checks import check_submitted
 
 FIELD: Final = "teacher"
 _ARCHIVE: Final = "upload.zip"
 _UNPACKED: Final = "unpacked"
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def order_of(data: bytes) -> TeacherImportSpec:
@@ -100,20 +95,15 @@ async def take_in_teacher(request: Request, gateway: Gateway, catalogue: StoreCa
     """
     if gateway.uploads.available_tokens < 1:
         raise QueueFull("uploads", gateway.settings.max_uploads, retry_after_s=5.0)
-    async with gateway.uploads:
-        directory = await anyio.to_thread.run_sync(upload_directory, gateway.store)
+    async with gateway.uploads, uploading(gateway.store, "incoming") as directory:
         arriving = _Arriving(gateway, catalogue)
-        try:
-            with _room(gateway):
-                sent = await take_in(
-                    request,
-                    Path(directory.name),
-                    most_field_bytes=gateway.settings.max_body_bytes,
-                    name_of=arriving.name_of,
-                )
-                return await anyio.to_thread.run_sync(arriving.finished, sent)
-        finally:
-            await anyio.to_thread.run_sync(directory.cleanup)
+        sent = await take_in(
+            request,
+            directory,
+            most_field_bytes=gateway.settings.max_body_bytes,
+            name_of=arriving.name_of,
+        )
+        return await anyio.to_thread.run_sync(arriving.finished, sent)
 
 
 class _Arriving:
@@ -206,13 +196,3 @@ def _wrong(what: str, given: Any) -> RequestValidationError:
     return RequestValidationError(
         [{"type": "value_error", "loc": ("body", FIELD), "msg": what, "input": given}]
     )
-
-
-@contextmanager
-def _room(gateway: Gateway) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StoreFull(str(gateway.store.root / "incoming")) from error
-        raise

@@ -125,3 +125,15 @@ def test_a_dataset_that_vanishes_while_all_are_listed_is_left_out(gateway, monke
     listed = gateway.client.get("/v1/datasets")
     assert listed.status_code == 200, listed.text
     assert "mnist-5k" in {view["name"] for view in listed.json()["datasets"]}
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("write", ["_append", "_fresh"])
+def test_a_full_disk_is_told_and_leaves_nothing(gateway, monkeypatch, write):
+    monkeypatch.setattr(f"services.gateway.uploads.datasets.{write}", full)
+    problem = refused(upload(gateway, zipped(folders(round=12, square=12))), 503, "store-full")
+    assert "store/datasets" in str(problem["detail"])
+    assert list(gateway.store.root.glob("uploads/*")) == []

@@ -92,6 +92,23 @@ def test_a_key_that_cannot_be_is_refused_field_by_field(gateway: TestClient, wro
     assert gateway.get("/v1/keys").json() == {"keys": []}
 
 
+def test_a_full_disk_is_told_and_every_key_stays_as_it_was(
+    gateway: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    made = gateway.post("/v1/keys", json=WANTED).json()
+    with monkeypatch.context() as disk:
+        disk.setattr("shared.artefacts.keys.write_atomic", full)
+        answer = gateway.post("/v1/keys", json=WANTED)
+        refused(answer, 503, "store-full")
+        assert answer.headers["retry-after"] == "60"
+        refused(gateway.delete(f"/v1/keys/{made['id']}"), 503, "store-full")
+    assert gateway.get("/v1/jobs", headers=bearer(made["key"])).status_code == 200
+    assert len(gateway.get("/v1/keys").json()["keys"]) == 1
+
+
 def test_whoever_has_the_scope_admin_may_look_at_keys(gateway: TestClient):
     admin = gateway.post("/v1/keys", json=WANTED | {"scopes": ["admin"]}).json()["key"]
     assert gateway.get("/v1/keys", headers=bearer(admin)).status_code == 200

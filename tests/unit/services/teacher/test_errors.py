@@ -27,6 +27,7 @@ EXPECTED = {
     "teacher-not-found": 404,
     "teacher-changed": 409,
     "queue-full": 503,
+    "store-full": 503,
     "shutting-down": 503,
     "deadline-exceeded": 504,
     "corrupt": 500,

@@ -206,6 +206,42 @@ def test_rows_are_taken_from_the_ledger_in_blocks_and_come_back_when_the_service
     assert ledger.taken(made.id) == 15
 
 
+def test_a_ledger_without_room_grants_nothing_and_loses_nothing(tmp_path, monkeypatch):
+    """The worker asks again after 503. What is to be given back meanwhile stays with the process."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    settings = TeacherSettings(state_dir=tmp_path, device="cpu", auth="keys")
+    publish(settings.store_dir)
+    limits = KeyLimits(teacher_rows=20)
+    made = KeyStore(settings.store_dir).make(
+        KeyRequest(name="k", owner="k", scopes=(Scope.TEACH,), limits=limits)
+    )
+    ArtefactStore(settings.store_dir).owners.add("teachers", "shapes", "k")
+    head = {"Content-Type": "application/vnd.safetensors", "Authorization": f"Bearer {made.key}"}
+
+    def asked(client: httpx.Client, rows: int, **headers: str) -> httpx.Response:
+        body = save({"images": random_images(rows)})
+        return client.post(URL, params={"temperature": 1}, content=body, headers=head | headers)
+
+    with served(create_app(settings)) as url, httpx.Client(base_url=url) as client:
+        with monkeypatch.context() as disk:
+            disk.setattr("services.teacher.ledger.write_atomic", full)
+            refused = asked(client, 5)
+            assert code(refused) == (503, "store-full")
+            assert refused.headers["Retry-After"] == "60"
+        assert asked(client, 5).status_code == 200
+        monkeypatch.setattr("services.teacher.budgets._MOST_HELD_ROWS", 0)
+        monkeypatch.setattr("services.teacher.budgets.BLOCK_ROWS", 0)
+        with monkeypatch.context() as disk:
+            disk.setattr(Ledger, "put_back", full)
+            # Granted of what the process holds, refused as too late, and nobody hears of the ledger.
+            assert asked(client, 1, **{"X-Deadline-Ms": "0"}).status_code == 504
+        assert asked(client, 15).status_code == 200
+        assert code(asked(client, 1)) == (429, "teacher-budget-spent")
+
+
 def test_an_administrator_may_name_the_key_that_pays_and_others_pay_themselves(url, keys, ask):
     paying = keys["paying"].id
     assert ask("admin", 12, X_Imago_Account=paying).status_code == 200

@@ -1,12 +1,13 @@
 """Arrays in safetensors files."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from shared.artefacts.tensors import read_tensors, tensors_to_bytes, write_tensors
+from shared.artefacts.tensors import read_tensors, tensors_of_bytes, tensors_to_bytes, write_tensors
 from shared.errors import Corrupt
 
 TENSORS = {
@@ -33,6 +34,12 @@ def test_bytes_are_those_of_safetensors_itself_and_the_same_each_time() -> None:
     metadata = dict.fromkeys("abcdefgh", "said")
     backwards = dict(reversed(metadata.items()))
     assert tensors_to_bytes(arrays, metadata) == tensors_to_bytes(arrays, backwards)
+
+
+def test_a_full_disk_is_an_error_of_the_system_that_says_so() -> None:
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_tensors(Path("/dev/full"), TENSORS)
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_files_of_safetensors_itself_are_read(tmp_path: Path) -> None:
@@ -81,9 +88,20 @@ def test_trailing_bytes_are_corrupt(tmp_path: Path) -> None:
         b'{"x":{"dtype":"NEW","shape":[1],"data_offsets":[0,4]}}',
         b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}',
         b'{"x":1}',
+        b'"words"',
+        b"42",
+        b"null",
+        b'{"x":{"dtype":"F32","shape":[%d],"data_offsets":[0,4]}}' % 2**70,
+        b'{"x":{"dtype":"F32","shape":[Infinity],"data_offsets":[0,4]}}',
+        b'{"__metadata__":"k","x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"x":' + b"[" * 100_000,
     ],
+    ids=range(14),
 )
 def test_headers_that_lie_are_corrupt(tmp_path: Path, header: bytes) -> None:
-    (tmp_path / "a").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    data = len(header).to_bytes(8, "little") + header + bytes(4)
+    (tmp_path / "a").write_bytes(data)
     with pytest.raises(Corrupt):
         read_tensors(tmp_path / "a")
+    with pytest.raises(Corrupt):
+        tensors_of_bytes(data)

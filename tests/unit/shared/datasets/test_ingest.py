@@ -1,5 +1,6 @@
 """Reading an upload in a process of its own."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,14 @@ import pytest
 
 from shared.artefacts.store import ArtefactStore
 from shared.datasets.ingest import IngestFile, IngestOrder, error_of, ingest, ingest_in_child, problem_of
-from shared.errors import DatasetExists, DistillationError, ImageTooLarge, InvalidDataset, InvalidImage
+from shared.errors import (
+    DatasetExists,
+    DistillationError,
+    ImageTooLarge,
+    InvalidDataset,
+    InvalidImage,
+    StoreFull,
+)
 from tests.support.idx import idx_bytes
 from tests.support.uploads import Digits, encode, folders_of, write_parquet, write_zip
 
@@ -39,6 +47,19 @@ def test_an_upload_is_read_and_stored(order: IngestOrder) -> None:
     assert manifest.source == "zip upload: digits.zip"
 
 
+def test_a_disk_that_is_full_is_told_and_no_half_dataset_stays(
+    order: IngestOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        path.write_bytes(b"the first half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shared.artefacts.datasets.write_tensors", full)
+    with pytest.raises(StoreFull, match="datasets/mine"):
+        ingest(order)
+    assert list((order.store / "datasets").rglob("*.safetensors")) == []
+
+
 @pytest.mark.parametrize("name", ["mnist", "mnist-5k"])
 def test_names_of_built_in_datasets_are_taken(order: IngestOrder, name: str) -> None:
     with pytest.raises(DatasetExists):
@@ -52,6 +73,7 @@ def test_names_of_built_in_datasets_are_taken(order: IngestOrder, name: str) -> 
         ImageTooLarge("wide"),
         DatasetExists("mine"),
         InvalidDataset("no"),
+        StoreFull("store/datasets/mine"),
     ],
     ids=lambda error: type(error).__name__,
 )
