@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from shared.errors import Corrupt
 
@@ -32,6 +31,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _LARGEST_HEADER_BYTES = 1 << 24
 """About 100 bytes a tensor: a hundred specialists of a deep net have tens of thousands."""
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What a header raises that is no object of objects, has numbers beyond 64 bits, or is too deep."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, str] | None = None) -> None:
@@ -88,7 +89,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
             raise Corrupt(str(path)) from error
     try:
         return _views(mapped)
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except _WRONG as error:
         raise Corrupt(str(path)) from error
 
 
@@ -100,7 +101,7 @@ def tensors_of_bytes(data: bytes) -> dict[str, Array]:
     """
     try:
         return _views(data)[0]
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except _WRONG as error:
         raise Corrupt("a safetensors file in memory") from error
 
 
@@ -110,6 +111,8 @@ def _views(mapped: mmap.mmap | bytes) -> tuple[dict[str, Array], dict[str, str]]
         raise ValueError("the header is longer than the file")
     header = json.loads(mapped[8 : 8 + header_bytes])
     metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise TypeError("the metadata are no object")
     tensors: dict[str, Array] = {}
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
