@@ -124,11 +124,12 @@ class TransferSets:
             own = told(users, jobs, owner)
             if own or owner is None or self._owners.of("transfer_sets", digest) == {owner}:
                 raise TransferSetInUse(digest, own)
-        if owner is not None and self._owners.give_up("transfer_sets", digest, owner):
+        # Its owners first: nobody sees what is half gone, nor gets it back where others build it again.
+        if owner is None:
+            self._owners.forget("transfer_sets", digest)
+        elif self._owners.give_up("transfer_sets", digest, owner):
             log.info("transfer set given up", extra={"digest": digest, "owner": owner})
             return
-        # Its owners first: nobody sees what is half gone, nor gets it back where others build it again.
-        self._owners.forget("transfer_sets", digest)
         self._store.delete(digest)
         log.info("transfer set deleted", extra={"digest": digest})
 

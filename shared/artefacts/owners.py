@@ -38,9 +38,9 @@ class Owners:
         folder = self._folder(collection, name)
         if not is_name(owner):
             raise ValueError(f"an owner cannot be called {owner!r}")
-        if (folder / owner).exists():
-            return
         with self._changing(collection):
+            if (folder / owner).exists():
+                return
             folder.mkdir(parents=True, exist_ok=True)
             (folder / owner).touch()
             for path in (folder, folder.parent, self._directory):

@@ -240,6 +240,23 @@ def test_one_of_several_owners_deletes_a_set_for_themselves_alone(gateway, as_, 
     assert gateway.store.owners.of("transfer_sets", shared_set) == frozenset()
 
 
+def test_whoever_takes_a_set_when_its_last_owner_has_given_it_up_keeps_it(
+    gateway, as_, shared_set, monkeypatch
+):
+    owners = gateway.parts.store.owners
+    owners.give_up("transfer_sets", shared_set, "bob")
+    give_up = owners.give_up
+
+    def taken_meanwhile(*what: str) -> frozenset[str]:
+        left = give_up(*what)
+        gateway.store.owners.add("transfer_sets", shared_set, "cy")
+        return left
+
+    monkeypatch.setattr(owners, "give_up", taken_meanwhile)
+    assert as_("ann").delete(f"/v1/transfer-sets/{shared_set}").status_code == 204
+    assert gateway.store.owners.of("transfer_sets", shared_set) == {"cy"}
+
+
 def test_an_administrator_deletes_a_set_for_everybody(gateway, as_, shared_set):
     assert as_("root").delete(f"/v1/transfer-sets/{shared_set}").status_code == 204
     refused(as_("bob").get(f"/v1/transfer-sets/{shared_set}"), 404, "transfer-set-not-found")

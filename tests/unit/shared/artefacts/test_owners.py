@@ -1,8 +1,10 @@
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
+from shared.artefacts.files import exclusive_lock
 from shared.artefacts.owners import Owners
 
 
@@ -149,3 +151,16 @@ def test_a_list_is_confined_without_opening_what_is_listed(owners: Owners):
     names = [f"small-{number}" for number in range(300)]
     assert owners.seen("students", names, "bob") == [f"small-{number}" for number in range(0, 300, 3)]
     assert owners.seen("students", names, None) == names
+
+
+def test_who_takes_what_is_just_being_forgotten_has_it_afterwards(owners: Owners, tmp_path: Path):
+    """The look whether it is theirs already comes after the other process is done, not before."""
+    owners.add("transfer_sets", "a" * 64, "ann")
+    collection = tmp_path / "owners" / "transfer_sets"
+    with ThreadPoolExecutor(1) as other:
+        with exclusive_lock(collection / ".lock"):
+            taking = other.submit(owners.add, "transfer_sets", "a" * 64, "ann")
+            wait([taking], timeout=0.2)
+            shutil.rmtree(collection / ("a" * 64))
+        taking.result(timeout=60)
+    assert owners.of("transfer_sets", "a" * 64) == {"ann"}
