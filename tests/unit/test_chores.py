@@ -1,4 +1,4 @@
-"""The Makefile's chores are told of, and one that failed is not taken for done."""
+"""What pages tell one to type: the chores of the Makefile, which do not take a failure for done, and curl."""
 
 import re
 import subprocess
@@ -44,3 +44,11 @@ def test_an_audit_whose_tool_could_not_be_installed_finds_no_hole(tmp_path: Path
         assert done.returncode != 0
         assert "no index answers" in done.stderr
         assert "a hole was found" not in done.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{one.name}" for one in ROOT.glob("docs/*.md"))])
+def test_a_body_that_a_page_posts_is_named_by_its_type(page: str):
+    # Without a word curl says that it sends a form, which /v1 refuses with 415.
+    lines = (ROOT / page).read_text().replace("\\\n", " ").splitlines()
+    posted = [line for line in lines if re.search(r"curl .*/v1/", line) and re.search("--data| -d ", line)]
+    assert [line for line in posted if "Content-Type" not in line] == []
