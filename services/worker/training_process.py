@@ -5,7 +5,6 @@ writes artefacts only; the job record is the supervisor's, and is asked here onl
 this attempt's before anything of it goes live. See `services.worker.protocol`.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -29,6 +28,7 @@ from services.worker.stages.context import JobContext, JobStopped, JobWaits
 from shared import settings as shared_settings
 from shared.adapters.redis_jobs import RedisJobStore
 from shared.artefacts.checkpoints import words_on_last_checkpoint
+from shared.artefacts.room import FULL
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import Failure
 from shared.distillation.cohort import TrainingStopped
@@ -100,7 +100,7 @@ def _run(context: JobContext) -> int:
         if _is_out_of_memory(error):
             log.exception("the memory does not suffice")
             return _failed(context, OutOfMemory(_first_line(error)))
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in FULL:
             log.exception("the disk is full")
             return _failed(context, StoreFull(str(error.filename or context.files.directory)))
         # Nobody foresaw it: the supervisor counts the attempt, the log says why.

@@ -1,6 +1,5 @@
 """Where transfer sets are kept: what reader and writer ask of such a place, and the one in a folder."""
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.artefacts.files import sha256_file, sweep_temporaries, write_atomic, write_once
+from shared.artefacts.room import FULL
 from shared.errors import Corrupt, StoreFull
 
 
@@ -155,6 +155,6 @@ def room_for(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield path
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise StoreFull(str(path)) from error
         raise

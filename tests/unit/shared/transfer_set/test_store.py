@@ -1,12 +1,13 @@
 """The store of transfer sets in a folder."""
 
-import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shared.artefacts.files import digest_of
+from shared.artefacts.room import FULL
 from shared.errors import Corrupt, FileNotInBundle, StoreFull, TransferSetNotFound
 from shared.transfer_set.selection import select_rows
 from shared.transfer_set.store import TransferSetStore
@@ -127,7 +128,9 @@ def test_a_deleted_set_is_gone_and_can_be_built_again(
     assert filled.digests() == [INPUTS.digest]
 
 
+@pytest.mark.parametrize("number", sorted(FULL))
 def test_a_store_that_is_full_is_named_and_keeps_what_it_has(
+    number: int,
     store: TransferSetStore,
     digits: np.ndarray,
     teacher: LinearTeacher,
@@ -138,7 +141,7 @@ def test_a_store_that_is_full_is_named_and_keeps_what_it_has(
     writer.write_shard(0, teacher(writer.batch(0).images))
 
     def no_space(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("shared.artefacts.files.os.fsync", no_space)
     with pytest.raises(StoreFull, match="shard-00001") as refused:
