@@ -75,10 +75,11 @@ GROUPS: Mapping[str, Sequence[Target]] = {
             "shared/adapters/web/boundary.py",
             [f"{_UNIT}/adapters/test_web_boundary_edges.py", f"{_UNIT}/adapters/test_web_boundary.py"],
         ),
-        Target("services/gateway/access/limits.py", ["tests/unit/services/gateway/access/test_limits.py"]),
         Target(
-            "services/gateway/access/allowance.py", ["tests/unit/services/gateway/access/test_allowance.py"]
+            "services/gateway/access/limits.py",
+            [f"{_ACCESS}/test_limits_news.py", f"{_ACCESS}/test_limits.py"],
         ),
+        Target("services/gateway/access/allowance.py", [f"{_ACCESS}/test_allowance.py"]),
         Target("shared/adapters/redis_limits.lua", ["tests/contract/test_redis_limits.py"]),
         Target("services/teacher/ledger.py", ["tests/unit/services/teacher/test_ledger.py"]),
     ),

@@ -1,100 +1,16 @@
 """The limits of keys in one process, by clocks that the test moves and a Redis that it stands in for."""
 
 import asyncio
-from collections.abc import Callable, Sequence
 
 import pytest
 
 from services.gateway.access import limits
-from services.gateway.access.limits import REFUSED, KeyLimiter
-from shared.adapters.redis_limits import Left, Spent, Standing
-from shared.adapters.web.access import ANYBODY, Caller
+from services.gateway.access.limits import REFUSED
+from shared.adapters.redis_limits import Left, Spent
+from shared.adapters.web.access import ANYBODY
 from shared.adapters.web.problems import error_response
-from shared.contracts.keys import KeyLimits, Scope
-from shared.errors import JobStoreUnavailable, QuotaExceeded, RateExceeded
-
-DAY_S = 86_400
-NOON = 20_000 * DAY_S + DAY_S / 2
-
-
-class Clock:
-    """Seconds, as the test says."""
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-
-    def __call__(self) -> float:
-        return self.at
-
-
-class Shared:
-    """Where processes tell: a list of what was told, and an answer that the test gives."""
-
-    def __init__(self) -> None:
-        self.told: list[Spent] = []
-        self.left = Left(0.0, 1, 0.0, 0.0)
-        self.time_s = NOON
-        self.answers = asyncio.Event()
-        self.answers.set()
-        self.fails = False
-        self.raises: list[Exception] = []
-        """What is raised by the next calls, in place of an answer."""
-        self.closed = False
-
-    async def settle(self, spent: Sequence[Spent]) -> Standing:
-        await self.answers.wait()
-        if self.raises:
-            raise self.raises.pop(0)
-        if self.fails:
-            raise JobStoreUnavailable("gone")
-        self.told += spent
-        return Standing(self.time_s, (self.left,) * len(spent))
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-class Process:
-    """A limiter with all that it was given."""
-
-    def __init__(self, processes: int = 2) -> None:
-        self.shared = Shared()
-        self.now = Clock(100.0)
-        self.wall = Clock(NOON)
-        self.limiter = KeyLimiter(self.shared, processes, monotonic=self.now, wall=self.wall)
-
-    def admitted(self, caller: Caller, most: int = 1000) -> int:
-        for count in range(most):
-            try:
-                self.limiter.take(caller, 1)
-            except (RateExceeded, QuotaExceeded):
-                return count
-        return most
-
-    async def told(self, most: int) -> list[Spent]:
-        await until(lambda: len(self.shared.told) >= most)
-        await asyncio.sleep(0.01)  # in which the answer arrives
-        return self.shared.told
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-def caller(name: str = "k", **limits: object) -> Caller:
-    return Caller("ann", name * 12, frozenset({Scope.PREDICT}), KeyLimits.model_validate(limits))
-
-
-def run(test: Callable[[Process], object], processes: int = 2) -> None:
-    async def going() -> None:
-        process = Process(processes)
-        await test(process)  # type: ignore[misc]
-        await process.limiter.close()
-        assert process.shared.closed
-
-    asyncio.run(going())
+from shared.errors import QuotaExceeded, RateExceeded
+from tests.support.key_limits import DAY_S, NOON, Process, caller, run, until
 
 
 def test_a_caller_without_limits_is_never_refused_and_nothing_is_told():
