@@ -37,7 +37,10 @@ class TeacherUnavailable(Unavailable):
 class StoreFull(Unavailable):
     """Nothing more fits where something is to be stored; what is there stays as it is."""
 
-    remedy = "Make room, such as by deleting transfer sets, and submit again: it goes on where it stopped."
+    remedy = (
+        "Make room, such as by deleting transfer sets, and submit again: stored answers of teachers are used "
+        "again, a training begins anew."
+    )
     retry_after_s = 60.0
 
     def __init__(self, path: str, *, remedy: str | None = None) -> None:

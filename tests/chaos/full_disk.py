@@ -1,5 +1,8 @@
 """A teacher is trained while its disk fills up, and again once there is room.
 
+A job that failed is final, and whoever submits it again begins anew. The second attempt at the same job shows
+what the checkpoint that was kept is worth.
+
 `python -m tests.chaos.full_disk DISK` prints what became of it as JSON; `test_training_faults.py` mounts a
 small file system on DISK.
 """

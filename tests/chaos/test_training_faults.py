@@ -296,9 +296,10 @@ def test_a_disk_that_fills_up_while_saving_costs_the_job_and_no_checkpoint(
     told(
         2,
         "a disk that is full while checkpoints are written",
-        f"{found['code']}: {found['detail']}; epochs readable {found['readable']}; with room again "
-        f"{'bit-identical' if found['identical'] else 'different'}, from epoch {found['resumed_from']}",
-        "store-full, checkpoint kept, nothing half written, then bit-identical",
+        f"{found['code']}: {found['detail']}; epochs readable {found['readable']}; another attempt with room "
+        f"again, goes on from epoch {found['resumed_from']} and ends "
+        f"{'bit-identical' if found['identical'] else 'different'}",
+        "store-full, checkpoint kept, nothing half written; from it bit-identical",
         held=found["code"] == "store-full"
         and found["readable"] > 0
         and f"after {found['readable']} epochs" in found["detail"]
