@@ -20,11 +20,11 @@ _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 class MemoryWatch:
-    """Watches one process and all that it started; without a limit only its peak is kept."""
+    """Watches one process and all that it started; without a limit only for what the kernel kills."""
 
     def __init__(self, pid: int, limit_bytes: int | None) -> None:
         self.peak_bytes = 0
-        """The most that was seen, in bytes."""
+        """The most that was seen, in bytes; 0 without a limit, for then nobody looks."""
         self.limit_bytes = limit_bytes
         self._pid = pid
         self._oom_kills = oom_kills()
@@ -46,7 +46,9 @@ class MemoryWatch:
 def held_bytes(pid: int) -> int:
     """Return the bytes of main memory that a process and its descendants hold; 0 where it is gone.
 
-    Mapped files do not count: the kernel drops their pages where it needs room.
+    Mapped files do not count: the kernel drops their pages where it needs room. Pages that a fork shares with
+    its parent, and shared memory, count for each that has them: with helper processes that is more than they
+    hold together. The exact share would cost the kernel a walk over all pages, ten times a second.
     """
     if sys.platform != "linux":
         with suppress(psutil.Error):
