@@ -1,6 +1,7 @@
-"""Clients that send slowly, or nothing, or too much before they are answered: the others never notice."""
+"""Clients that send or read slowly, or nothing, or send too much ahead: the others never notice."""
 
 import asyncio
+import select
 import socket
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
-from shared.adapters.web.bounded import BODY_S, HEAD_S
+from shared.adapters.web.bounded import ANSWER_S, BODY_S, HEAD_S
 from tests.chaos.hostile_targets import Liveness, Target, hostile_gateway
 from tests.support.gateway_in_process import image_file
 
@@ -131,6 +132,50 @@ async def _dribbled_bodies(target: Target) -> list[bytes]:
         dribbled(target, form + length, 2 * BODY_S),
         dribbled(target, app, 2 * BODY_S),
     )
+
+
+def test_connections_that_read_nothing_are_ended(
+    gateway: Target, sized: Callable[..., int], told: Callable[..., None]
+):
+    """They last half a minute, so the small form looks at what they cost; unit tests look at their end."""
+    count, full = sized(50, 400), sized(0, 1)
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 40  # 14 MiB, more than the kernel takes
+    ended = 0
+    took_s = 0.0
+    assert b" 200 " in asyncio.run(_first_line(gateway, ask[: len(ask) // 40]))
+    gateway.rss_before = gateway.rss()
+    with Liveness(gateway) as live, ExitStack() as stack:
+        poll = select.poll()
+        for _ in range(count):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(20)
+            connection.connect((gateway.host, gateway.port))
+            connection.sendall(ask)
+            poll.register(connection, 0)
+        began = time.monotonic()
+        while full and ended < count and took_s < 2 * ANSWER_S:
+            for descriptor, _ in poll.poll(1000):
+                poll.unregister(descriptor)
+                ended += 1
+            took_s = time.monotonic() - began
+        grown = gateway.grown()
+        while len(live.seconds) < 20:
+            time.sleep(0.05)
+    told(
+        6,
+        f"{count} connections that ask for 14 MiB each and read nothing",
+        f"memory +{grown:.0f} MiB, {f'{ended} ended after {took_s:.0f} s, ' if full else ''}"
+        f"liveness p99 {1000 * live.p99_s:.0f} ms, failed {len(live.failed)}",
+        f"{f'all ended within {2 * ANSWER_S:.0f} s, ' if full else ''}memory + < 100 MiB, liveness always",
+        held=grown < 100 and not live.failed and gateway.is_same() and ended == full * count,
+    )
+
+
+async def _first_line(target: Target, request: bytes) -> bytes:
+    async with connected(target) as (reader, writer):
+        writer.write(request)
+        return await asyncio.wait_for(reader.readline(), 30)
 
 
 LARGE = {

@@ -8,7 +8,10 @@ which gives the same answers. Tests send the same requests both ways.
 """
 
 import math
+from sys import getsizeof
 from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.gateway.hot import heads
 from services.gateway.hot.asked import DEADLINE_HEADER
@@ -112,10 +115,11 @@ class HotProtocol(BoundedProtocol):
                 self._begin(Exchange(self, gateway, head, caller))
                 return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
+        # Not of `BoundedProtocol`, which would count the request again.
+        HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
-        super().on_headers_complete()
+        HttpToolsProtocol.on_headers_complete(self)
         if self.last and self.cycle is not None:
             self.cycle.keep_alive = False
 
@@ -142,6 +146,12 @@ class HotProtocol(BoundedProtocol):
         if self._missing and self._taking is not None:
             return now - self._taking.began > BODY_S
         return super().is_overdue(now)
+
+    @property
+    def held_bytes(self) -> int:
+        """What waits in memory for the client: to be read, or to become whole."""
+        pieces = () if self._taking is None else self._taking.pieces
+        return super().held_bytes + sum(map(getsizeof, pieces))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count a client that left before its request was whole."""

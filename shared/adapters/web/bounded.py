@@ -1,16 +1,20 @@
-"""What a connection may cost before it has asked anything: its head, its time, its requests, its place.
+"""What a connection may cost: its head, its time, its requests, its place, the answer that it does not read.
 
 uvicorn bounds none of it. A client that sends a byte a second, or nothing, keeps its connection for as long
-as it likes; a head may have any length; every request in one piece of data becomes a task that waits. Here a
-head has a size and a time, a body that arrives has a least speed, requests sent ahead have a number, and
+as it likes; a head may have any length; every request in one piece of data becomes a task that waits; an
+answer that nobody reads stays in memory. Here a head has a size and a time, a body that arrives and an answer
+that leaves have a least speed, requests sent ahead have a number, what all connections hold has a sum, and
 where there is no descriptor left, those go who hold one and ask nothing.
 """
 
 import asyncio
 import math
 import resource
+import socket
+import struct
 import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -31,14 +35,21 @@ MOST_AHEAD: Final = 64
 HEAD_S: Final = 10.0
 """How long a head may take to arrive, or a first byte after the connection was made."""
 BODY_S: Final = 30.0
-"""After so long a body must have come with `LEAST_BYTES_PER_S` on average."""
+"""Within each such time a body must come with `LEAST_BYTES_PER_S` on average."""
+ANSWER_S: Final = 30.0
+"""Within each such time an answer must be read with `LEAST_BYTES_PER_S` on average, or to its end."""
 LEAST_BYTES_PER_S: Final = 500
+MOST_HELD_BYTES: Final = 256 * 2**20
+"""Of all connections of a process: of answers that were not read, and of what a protocol keeps of bodies that
+are not whole. Above it, those end who hold most."""
 _LOOK_S: Final = 1.0
 _RESERVED: Final = 160
 """Descriptors that are no connections: the store's files, listeners, Redis, pipes."""
 _MOST_CONNECTIONS: Final = 4096
 """Of one process, about 10 KiB of memory each."""
 _NEVER: Final = math.inf
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+"""What SO_LINGER takes: on, for no second."""
 
 
 class _TooMuchError(Exception):
@@ -62,6 +73,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes that came for the request, but for those in the piece of data in which it began."""
         self._body = 0
         """Bytes of the body among them."""
+        self._body_mark = (_NEVER, 0.0, 0)
+        """When the request began whose body was looked at, when that was, and how much of it had come."""
+        self._unread_mark: tuple[float, int] | None = None
+        """Since when bytes wait to be read and become no fewer, and how many at most; None if none wait."""
         self._refused: HTTPStatus | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -77,11 +92,17 @@ class BoundedProtocol(HttpToolsProtocol):
         """Give the parser what has come, and count it."""
         begun = self._begun_before = self._begun
         super().data_received(data)
-        if self._since != _NEVER and self._begun == begun:
+        if self._begun != begun:
+            return
+        if self._since != _NEVER:
             self._wire += len(data)
             # Sixteen: a body may come in chunks of a byte, each with five around it.
             if self._wire - 16 * self._body > MOST_HEAD_BYTES and not self.transport.is_closing():
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif self.asks_nothing and not self.transport.is_closing():
+            # Empty lines, which the parser passes over, or the end of a body that was answered before: they
+            # have stopped uvicorn's timer, and no answer will start it again.
+            self._since, self._in_head = time.perf_counter(), True
 
     def head_begins(self) -> None:
         """Note that the parser has come to a new request."""
@@ -134,12 +155,47 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(self._refused or HTTPStatus.BAD_REQUEST)
 
     def is_overdue(self, now: float) -> bool:
-        """Tell whether a request takes longer to arrive than it may."""
-        waited = now - self._since
+        """Tell whether a request takes longer to arrive than it may; to be asked again and again."""
         if self._in_head:
-            return waited > HEAD_S
+            return now - self._since > HEAD_S
+        if self._since == _NEVER:
+            return False
+        began, at, body = self._body_mark
+        if began != self._since:
+            at, body = self._since, 0
         # A body that the app is slow to take is not its sender's fault.
-        return waited > BODY_S and self._body < waited * LEAST_BYTES_PER_S and not self.flow.read_paused
+        if self.flow.read_paused or (now - at > BODY_S and self._body - body >= BODY_S * LEAST_BYTES_PER_S):
+            at, body = now, self._body
+        self._body_mark = self._since, at, body
+        return now - at > BODY_S
+
+    def is_unread(self, now: float) -> bool:
+        """Tell whether the client takes longer to read than it may; to be asked again and again."""
+        left = self.transport.get_write_buffer_size()
+        if left == 0:
+            self._unread_mark = None
+            return False
+        since, most = self._unread_mark or (now, left)
+        if most - left >= ANSWER_S * LEAST_BYTES_PER_S:
+            since, most = now, left
+        self._unread_mark = since, max(most, left)
+        return now - since > ANSWER_S
+
+    def resume_writing(self) -> None:
+        """Go on with an answer of which most was read."""
+        self._unread_mark = None
+        super().resume_writing()
+
+    def reset(self) -> None:
+        """End the connection at once, with what waits for it here and in the kernel."""
+        with suppress(OSError):  # it has ended by itself
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.transport.abort()
+
+    @property
+    def held_bytes(self) -> int:
+        """What waits in memory for the client: to be read, or to become whole."""
+        return self.transport.get_write_buffer_size()
 
     @property
     def asks_nothing(self) -> bool:
@@ -205,14 +261,35 @@ def _look_after(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
 
     def look() -> None:
         now = time.perf_counter()
-        for one in [one for one in connections if isinstance(one, BoundedProtocol) and one.is_overdue(now)]:
-            one._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        left = []
+        for one in [one for one in connections if isinstance(one, BoundedProtocol)]:
+            if one.is_unread(now):
+                one.reset()
+                continue
+            if one.is_overdue(now):
+                one._refuse(HTTPStatus.REQUEST_TIMEOUT)
+            left.append(one)
+        _hold_less(left)
         if connections:
             loop.call_later(_LOOK_S, look)
         else:
             del _looked_after[loop]
 
     loop.call_later(_LOOK_S, look)
+
+
+def _hold_less(connections: list[BoundedProtocol]) -> None:
+    """End those that hold most, until all together hold no more than they may."""
+    held = [(size, one) for one in connections if (size := one.held_bytes)]
+    excess = sum(size for size, _ in held) - MOST_HELD_BYTES
+    if excess <= 0:
+        return
+    held.sort(key=lambda pair: -pair[0])
+    for size, one in held:
+        one.reset()
+        excess -= size
+        if excess <= 0:
+            return
 
 
 def _answer(status: HTTPStatus, detail: str) -> bytes:

@@ -21,6 +21,7 @@ from services.gateway.hot import exchange
 from services.gateway.hot.batches import Batches
 from services.gateway.hot.protocol import HotProtocol
 from services.gateway.settings import GatewaySettings
+from shared.adapters.web.bounded import MOST_AHEAD
 from shared.artefacts.store import ArtefactStore
 from shared.errors import QueueFull
 from shared.jobs.memory_store import MemoryJobStore
@@ -240,6 +241,18 @@ def test_requests_that_are_sent_without_waiting_are_answered_in_their_order(host
             assert len(json.loads(body)["predictions"][0]["classes"]) == top
 
 
+@pytest.mark.parametrize("way", ["short", "long"])
+def test_as_many_requests_for_the_app_are_sent_ahead_as_may_be(hosts, way):
+    host, _, port = hosts[way].partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        last = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * (MOST_AHEAD - 1) + last)
+        found = b""
+        while data := client.recv(2**16):
+            found += data
+    assert found.count(b"HTTP/1.1 200") == MOST_AHEAD
+
+
 def test_a_body_that_comes_byte_by_byte_is_answered(hosts, taken):
     host, port = hosts["short"].split(":")
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(IMAGE)}\r\n\r\n".encode()
@@ -392,6 +405,14 @@ def test_the_timer_of_a_connection_rings_again_until_it_was_quiet_for_long_enoug
     connection.timeout_keep_alive_handler()
     assert calls == ([] if rings_in is None else [rings_in])
     assert bool(closed) is ends
+
+
+@pytest.mark.parametrize(("pieces", "least"), [([], 7), ([bytes(1000)], 1007), ([b"a"] * 1000, 10_007)])
+def test_a_connection_holds_what_was_not_read_and_the_pieces_of_its_body(pieces: list[bytes], least: int):
+    connection = HotProtocol.__new__(HotProtocol)
+    connection.transport = SimpleNamespace(get_write_buffer_size=lambda: 7)
+    connection._taking = SimpleNamespace(pieces=pieces) if pieces else None
+    assert least <= connection.held_bytes < 10 * least
 
 
 def test_answers_of_the_short_way_are_counted_as_all_others_are(hosts):
