@@ -111,7 +111,7 @@ class Stack:
         keys = teacher_key.environments(settings)
         with httpx.Client(timeout=5.0, trust_env=False) as http:
             for name, address in (("teacher", teacher), ("worker", health), ("gateway", gateway)):
-                told = environment | keys.get(name, {})
+                told = {**environment, **keys.get(name, {})}
                 self._launch(name, self._commands[name], told, _http_ready(http, address.url))
             for child in self._children:
                 child.wait_until_ready(START_TIMEOUT_S)
