@@ -16,7 +16,7 @@ _CONNECTION: Final = "+@connection -@dangerous +info"
 _RECORDS: Final = (
     "~imago:* +eval +evalsha +script|load +script|exists +time +get +set +del +exists +expire +pexpire +incr "
     "+hget +hmget +hset +hsetnx +hdel +hgetall +sadd +srem +scard +sismember +smembers "
-    "+zadd +zrem +zcard +zrange +zrangebyscore +zrevrangebyscore +zremrangebyscore +xadd +xrange +xread"
+    "+zadd +zrem +zcard +zrange +zrangebyscore +zrevrangebyscore +zremrangebyscore +xadd +xrange +xtrim"
 )
 """The job record, its events and the limits of keys: our own scripts, and what these call."""
 _SENDING: Final = "~imago-jobs* ~_kombu.* +multi +exec +discard +lpush +llen"

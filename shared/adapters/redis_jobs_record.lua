@@ -3,7 +3,7 @@
 --
 -- KEYS[1] is the prefix of all keys; times are in milliseconds, by the clock of the Redis server.
 --   <prefix>job:<id>            hash: the record
---   <prefix>job:<id>:events     stream: what happened, newest 10,000 or so
+--   <prefix>job:<id>:events     stream: what happened, newest 10,000 or so; of an ended job newest 500
 --   <prefix>job:<id>:unfinished set: children that have not ended; their parent waits while it has any
 --   <prefix>due                 zset: when a job that is not final is to be looked at again
 --   <prefix>index:<state>:<kind>  zsets for lists, '*' is any; the score is the order of creation
@@ -11,7 +11,7 @@
 --   <prefix>idempotency:<hash>  string: digest of the request, and the job it made
 
 local prefix = KEYS[1]
-local MOST_EVENTS = 10000
+local MOST_EVENTS, MOST_ONCE_ENDED = 10000, 500
 local FINAL = { succeeded = true, failed = true, cancelled = true }
 local UNFINISHED = { 'queued', 'running', 'waiting', 'paused' }
 
@@ -147,6 +147,7 @@ local function finish(job, state, field, value, among_others)
   set(job, 'finished', whole(now), 'until', '0', 'pause', '0')
   redis.call('ZREM', prefix .. 'due', job.id)
   move(job, state, more)
+  redis.call('XTRIM', record_key(job.id) .. ':events', 'MAXLEN', MOST_ONCE_ENDED)
   tell_parent(job, among_others)
 end
 

@@ -23,16 +23,6 @@ START = "0-0"
 _EVENT_ID = re.compile(r"\d{1,19}-\d{1,19}")
 
 
-def record_key(job_id: str) -> str:
-    """Return the key of the job's hash."""
-    return f"{PREFIX}job:{job_id}"
-
-
-def events_key(job_id: str) -> str:
-    """Return the key of the job's stream of events."""
-    return f"{PREFIX}job:{job_id}:events"
-
-
 def to_view(job_id: str, flat: Sequence[str]) -> JobView:
     """Read a record as HGETALL gives it inside a script: names and values by turns."""
     record = named(flat)

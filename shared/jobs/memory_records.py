@@ -21,6 +21,9 @@ from shared.contracts.jobs import (
 from shared.contracts.specs import JobSpec
 from shared.errors import JobNotFound, LeaseLost
 
+MOST_ONCE_ENDED = 500
+"""Events that are kept of a job that has ended: the newest."""
+
 
 @dataclass
 class Record:
@@ -169,6 +172,7 @@ class Records:
         self._move(
             record, state, **{name: value.model_dump(mode="json") for name, value in outcome.items() if value}
         )
+        del record.events[:-MOST_ONCE_ENDED]
         if tell_parent:
             self._child_ended(record)
 

@@ -186,7 +186,10 @@ class JobStore(Protocol):
         ...
 
     def events(self, job_id: str, after: str | None = None, limit: int = 1000) -> Sequence[JobEvent]:
-        """Return events in order, from behind the one with the id `after`."""
+        """Return events in order, from behind the one with the id `after`.
+
+        Of a job that runs about 10,000 are kept, of one that has ended the newest 500, its end the last.
+        """
         ...
 
 

@@ -1,126 +1,122 @@
-"""Followers of a job's events see each once, in order, to the end."""
+"""Who reads a job's events, piece by piece, reads each once, in order, to the end."""
 
-import asyncio
-import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from shared.adapters.redis_jobs import RedisJobStore
-from shared.adapters.redis_jobs_events import JobEventReader
-from shared.contracts.jobs import JobEvent, JobResult
-from shared.errors import JobNotFound, JobStoreUnavailable
-from tests.support.job_store import running
+from shared.contracts.jobs import FINAL_STATES, JobEvent, JobEventKind, JobState
+from shared.jobs.ports import JobStore
+from tests.support.job_store import FAILURE, LONG_S, RESULT, SHORT_S, running, submitted
 from tests.support.jobs import teacher_spec
-from tests.support.redis_server import RedisServer
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[RedisJobStore]:
-    store = RedisJobStore(redis_url)
-    yield store
-    store.close()
+KEPT = 500
 
 
-def seen(
-    url: str, read: Callable[[JobEventReader], AsyncIterator[JobEvent | None]], most: int = 1000
-) -> list[JobEvent | None]:
-    async def collect() -> list[JobEvent | None]:
-        reader = JobEventReader(url)
-        events: list[JobEvent | None] = []
-        try:
-            async for event in read(reader):
-                events.append(event)
-                if len(events) == most:
-                    break
-        finally:
-            await reader.close()
-        return events
-
-    return asyncio.run(collect())
+def is_end(event: JobEvent) -> bool:
+    return event.kind is JobEventKind.STATE and event.data["state"] in FINAL_STATES
 
 
-def test_a_follower_sees_what_was_and_what_comes_and_leaves_with_the_job(
-    store: RedisJobStore, redis_url: str
-) -> None:
-    store.submit("j-1", teacher_spec())
+def followed(store: JobStore, job_id: str, at_once: int) -> list[JobEvent]:
+    """Read from behind the last event again and again, until the end."""
+    seen: list[JobEvent] = []
+    until = time.monotonic() + 30
+    while not (seen and is_end(seen[-1])):
+        assert time.monotonic() < until
+        seen += store.events(job_id, seen[-1].id if seen else None, at_once)
+        time.sleep(0.002)
+    return seen
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_a_follower_sees_what_was_and_what_comes_once_each(store: JobStore, at_once: int) -> None:
+    job_id = submitted(store)
 
     def work() -> None:
-        grant = store.acquire("j-1", 60, 3)
-        assert grant is not None
+        grant = running(store, job_id=job_id)
         for number in range(20):
-            store.note("j-1", grant.epoch, str(number))
-            time.sleep(0.01)
-        store.succeed("j-1", grant.epoch, JobResult())
+            store.note(job_id, grant.epoch, str(number))
+            time.sleep(0.003)
+        store.succeed(job_id, grant.epoch, RESULT)
 
-    worker = threading.Timer(0.2, work)
+    worker = threading.Thread(target=work)
     worker.start()
-    events = seen(redis_url, lambda reader: reader.follow("j-1"))
+    seen = followed(store, job_id, at_once)
     worker.join()
-    assert events == list(store.events("j-1"))
-    assert [event.data.get("text") for event in events if event is not None][2:-1] == [
-        str(number) for number in range(20)
-    ]
+    assert seen == list(store.events(job_id))
+    assert [event.data.get("text") for event in seen][2:-1] == [str(number) for number in range(20)]
 
 
-def test_a_follower_of_a_parent_stays_while_it_waits_for_its_children(
-    store: RedisJobStore, redis_url: str
-) -> None:
+def test_a_parent_tells_of_its_wait_and_goes_on(store: JobStore) -> None:
     grant = running(store)
     child = f"{grant.job_id}-000"
     store.wait(grant.job_id, grant.epoch, [(child, teacher_spec())])
-
-    def work() -> None:
-        store.succeed(child, running(store, job_id=child).epoch, JobResult())
-        again = running(store, job_id=grant.job_id)
-        store.succeed(grant.job_id, again.epoch, JobResult())
-
-    worker = threading.Timer(0.2, work)
-    worker.start()
-    events = seen(redis_url, lambda reader: reader.follow(grant.job_id))
-    worker.join()
-    told = [event.data.get("state", "progress") for event in events if event is not None]
+    store.succeed(child, running(store, job_id=child).epoch, RESULT)
+    store.succeed(grant.job_id, running(store, job_id=grant.job_id).epoch, RESULT)
+    told = [event.data.get("state", "progress") for event in followed(store, grant.job_id, 3)]
     assert told == [
         "queued", "running", "waiting", "progress", "progress", "queued", "running", "succeeded"
     ]  # fmt: skip
 
 
-def test_a_stream_resumes_behind_the_last_event_and_ends_where_nothing_can_come(
-    store: RedisJobStore, redis_url: str
+def test_behind_the_last_event_there_is_nothing(store: JobStore) -> None:
+    job_id = submitted(store)
+    (first,) = store.events(job_id)
+    assert list(store.events(job_id, first.id)) == []
+    store.request_cancel(job_id)
+    _, last = store.events(job_id)
+    assert list(store.events(job_id, first.id)) == [last]
+    assert list(store.events(job_id, last.id)) == []
+
+
+# --- what is kept of a job that ended ----------------------------------------------------------------------
+
+
+def told_at_length(store: JobStore, notes: int, lease_s: float = LONG_S) -> tuple[str, int]:
+    """A job that was queued, runs, and has told so many notes besides."""
+    grant = running(store)
+    for number in range(notes):
+        store.note(grant.job_id, grant.epoch, str(number))
+    store.renew(grant.job_id, grant.epoch, lease_s)
+    return grant.job_id, grant.epoch
+
+
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [
+        (JobState.SUCCEEDED, lambda store, job, epoch: store.succeed(job, epoch, RESULT)),
+        (JobState.FAILED, lambda store, job, epoch: store.fail(job, epoch, FAILURE)),
+        (JobState.CANCELLED, lambda store, job, epoch: store.cancelled(job, epoch)),
+    ],
+)
+def test_of_a_job_that_ended_the_newest_500_events_are_kept(
+    store: JobStore, state: JobState, end: Callable[[JobStore, str, int], object]
 ) -> None:
-    store.submit("j-1", teacher_spec())
-    store.request_cancel("j-1")
-    first, last = store.events("j-1")
-    assert seen(redis_url, lambda reader: reader.follow("j-1", first.id)) == [last]
-    assert seen(redis_url, lambda reader: reader.follow("j-1", last.id)) == []
+    job_id, epoch = told_at_length(store, KEPT + 20)
+    before = list(store.events(job_id))
+    assert len(before) == KEPT + 22
+    end(store, job_id, epoch)
+    after = list(store.events(job_id))
+    assert after[:-1] == before[-KEPT + 1 :]
+    assert after[-1].data["state"] == state
+    # A follower that saw no more than the first of all goes on with the oldest that is kept.
+    assert list(store.events(job_id, before[0].id, 2)) == after[:2]
+    assert list(store.events(job_id, after[-2].id)) == after[-1:]
 
 
-def test_a_quiet_stream_beats(store: RedisJobStore, redis_url: str) -> None:
-    store.submit("j-1", teacher_spec())
-    events = seen(redis_url, lambda reader: reader.follow_with_beats("j-1", beat_s=0.5), most=2)
-    assert events == [*store.events("j-1"), None]
+def test_of_a_job_that_is_cancelled_without_its_worker_no_more_are_kept_either(store: JobStore) -> None:
+    job_id, _ = told_at_length(store, KEPT, SHORT_S)
+    time.sleep(2 * SHORT_S)
+    store.request_cancel(job_id)
+    events = store.events(job_id)
+    assert len(events) == KEPT
+    assert is_end(events[-1])
 
 
-def test_an_unknown_job_cannot_be_followed(redis_url: str) -> None:
-    with pytest.raises(JobNotFound):
-        seen(redis_url, lambda reader: reader.follow("j-no"))
-
-
-def test_a_follower_is_told_within_seconds_that_redis_hangs(
-    store: RedisJobStore, redis_url: str, redis_server: RedisServer
-) -> None:
-    store.submit("j-1", teacher_spec())
-    hang = threading.Timer(0.3, redis_server.send, [signal.SIGSTOP])
-    hang.start()
-    began = time.monotonic()
-    try:
-        with pytest.raises(JobStoreUnavailable):
-            seen(redis_url, lambda reader: reader.follow("j-1"))
-    finally:
-        hang.join()
-        redis_server.send(signal.SIGCONT)
-    assert time.monotonic() - began < 4
+def test_a_job_that_told_500_events_in_all_keeps_them_all(store: JobStore) -> None:
+    job_id, epoch = told_at_length(store, KEPT - 3)
+    before = list(store.events(job_id))
+    store.succeed(job_id, epoch, RESULT)
+    after = list(store.events(job_id))
+    assert (after[:-1], len(after)) == (before, KEPT)

@@ -70,6 +70,7 @@ def test_a_redis_that_is_gone_is_told_in_time_and_found_again(
     dispatcher.send("j-before")
     with trouble(redis_server):
         refused_within_the_limit(lambda: store.submit("j-during", teacher_spec()))
+        refused_within_the_limit(lambda: store.events("j-before"))
         refused_within_the_limit(lambda: dispatcher.send("j-before"))
         refused_within_the_limit(dispatcher.backlog)
     store.submit("j-after", teacher_spec())

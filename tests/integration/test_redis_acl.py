@@ -16,10 +16,9 @@ import redis
 from shared.adapters.dispatch import CeleryDispatcher
 from shared.adapters.redis_acl import GATEWAY, HEALTH, RULES, WORKER
 from shared.adapters.redis_jobs import RedisJobStore
-from shared.adapters.redis_jobs_events import JobEventReader
 from shared.adapters.redis_limits import RedisLimits, Spent
 from shared.adapters.redis_studies import RedisJournal
-from shared.contracts.jobs import JobEvent, JobState
+from shared.contracts.jobs import JobState
 from shared.contracts.task_names import JOBS_QUEUE
 from shared.errors import JobStoreUnavailable
 from tests.support.acl_redis import AclRedis
@@ -66,25 +65,19 @@ def test_jobs_of_all_kinds_of_ends_are_denied_nothing(
     jobs.store.list(parent=parent)
     jobs.store.submit("j-twice", teacher_spec(), "a key", "digest")
     jobs.store.submit("j-twice-2", teacher_spec(), "a key", "digest")
-    assert asyncio.run(followed(server.url(GATEWAY), parent))
+    assert jobs.store.events(parent)
     asyncio.run(limited(server.url(GATEWAY)))
     studied(server.url(WORKER))
     worker.terminate()
     assert server.denials() == []
 
 
-async def followed(url: str, job_id: str) -> list[JobEvent]:
-    reader = JobEventReader(url)
-    try:
-        return [event async for event in reader.follow(job_id)]
-    finally:
-        await reader.close()
-
-
 async def limited(url: str) -> None:
     limits = RedisLimits(url)
-    await limits.settle([Spent("k" * 12, 1, 10, 1, 100, int(time.time() // 86_400), 1)])
-    await limits.close()
+    try:
+        await limits.settle([Spent("k" * 12, 1, 10, 1, 100, int(time.time() // 86_400), 1)])
+    finally:
+        await limits.close()
 
 
 def studied(url: str) -> None:
@@ -178,7 +171,7 @@ def test_a_user_that_redis_refuses_is_an_unavailable_store_in_words(
     with pytest.raises(JobStoreUnavailable):
         dispatcher.send("j-1")
     with pytest.raises(JobStoreUnavailable, match="REDIS_URL"):
-        asyncio.run(followed(url, "j-1"))
+        asyncio.run(limited(url))
     store.close()
     dispatcher.close()
 
