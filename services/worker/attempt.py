@@ -12,7 +12,7 @@ from threading import Event
 from services.worker.child import TrainingProcess, cause_of_death
 from services.worker.memory import MemoryWatch, in_words
 from services.worker.metrics import StageWatch, WorkerMetrics
-from services.worker.protocol import EXIT_STOPPED, EXIT_WAITING, ChildMessage, ChildOrder
+from services.worker.protocol import EXIT_LATER, EXIT_STOPPED, EXIT_WAITING, ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
 from shared.artefacts.checkpoints import last_checkpoint, words_on_last_checkpoint
 from shared.artefacts.jobs import JobFiles
@@ -40,6 +40,8 @@ _RETRY_S = 0.5
 _MOST_UNTOLD = 1000
 _LAST_WORDS_S = 5.0
 """How long a stopping worker tries to write how the attempt ended; the lease tells it otherwise."""
+_START_AGAIN_S = 5.0
+"""Pause after a process could not be started: the next job would fare no better here."""
 
 
 class Stop(Enum):
@@ -78,6 +80,8 @@ class Attempt:
         self._stop: Stop | None = None
         self._child_knows = False
         self._kill_at = math.inf
+        self.is_put_off = False
+        """Whether the job is queued again for what is away or missing, and will be so for a while."""
 
     @property
     def children(self) -> tuple[str, ...]:
@@ -96,7 +100,11 @@ class Attempt:
             key_id=self._grant.key_id,
         )
         settings = self._settings
-        with TrainingProcess(settings.training_module, order, settings.threads) as child:
+        try:
+            process = TrainingProcess(settings.training_module, order, settings.threads)
+        except OSError as error:
+            return self._not_started(error)
+        with process as child:
             log.info("training process started", extra={"pid": child.pid, "attempt": order.attempts})
             memory = MemoryWatch(child.pid, settings.memory_limit)
             while not child.exited():
@@ -129,8 +137,9 @@ class Attempt:
                 self._children.append((f"{self._grant.job_id}-{number:03}", message.child))
             else:
                 self._outcome = message.result or message.failure
-                # All is on disk; a process that cannot find its end may not hold the job back.
-                self._kill_at = time.monotonic() + self._settings.shutdown_grace_s
+                # All is on disk; a process that cannot find its end may not hold the job back, nor a cancel
+                # for longer than it has.
+                self._kill_at = min(self._kill_at, time.monotonic() + self._settings.shutdown_grace_s)
 
     def _tell(self) -> None:
         now = time.monotonic()
@@ -244,6 +253,8 @@ class Attempt:
             log.info("handing the job back", extra={"status": status, "checkpoint": status == EXIT_STOPPED})
             self._count("stopped")
             return self._persist(lambda: self._store.release(job_id, epoch))
+        if status == EXIT_LATER:
+            return self._put_off()
         self._count("died")
         if memory.is_over() and memory.limit_bytes is not None:
             # It would take the same again.
@@ -256,10 +267,33 @@ class Attempt:
         for_lack_of_memory = status == -signal.SIGKILL and memory.kernel_killed()
         return self._give_back_dead(cause_of_death(status), for_lack_of_memory=for_lack_of_memory)
 
+    def _not_started(self, error: OSError) -> JobState | None:
+        """Hand the job back: of a machine without memory, descriptors or room for files it can do nothing."""
+        reason = error.strerror or type(error).__name__
+        log.error("no training process can be started", extra={"reason": str(error)})
+        self._untold.append(f"no training process could be started, the job is tried again: {reason}")
+        self._next_tell = 0.0
+        self._tell()
+        state = self._put_off()
+        self._stopping.wait(_START_AGAIN_S)
+        return state
+
+    def _put_off(self) -> JobState | None:
+        log.info("the job is put off")
+        self._count("put off")
+        self.is_put_off = True
+        return self._persist(lambda: self._store.release(self._grant.job_id, self._grant.epoch))
+
     def _tell_checkpoint(self) -> None:
         """Tell who asked for a cancel or a pause what is kept of the training, where it made any of it."""
         job_id = self._grant.job_id
-        found = last_checkpoint(JobFiles(self._settings.store_dir / "jobs", job_id).checkpoints)
+        folder = JobFiles(self._settings.store_dir / "jobs", job_id).checkpoints
+        try:
+            # Whether its weights are whole would take seconds for each gigabyte, and somebody waits.
+            found = last_checkpoint(folder, compare=False)
+        except OSError:
+            log.exception("the checkpoints cannot be looked through")
+            return
         if found is not None:
             epoch, step = found.state.get("epoch"), found.state.get("step")
             self._untold.append(
@@ -279,7 +313,12 @@ class Attempt:
     def _fail(self, error: JobFailed) -> JobState | None:
         job_id, epoch = self._grant.job_id, self._grant.epoch
         checkpoints = JobFiles(self._settings.store_dir / "jobs", job_id).checkpoints
-        detail = f"{error}; {words_on_last_checkpoint(checkpoints)}"
+        try:
+            kept = words_on_last_checkpoint(checkpoints, compare=False)
+        except OSError:
+            log.exception("the checkpoints cannot be looked through")
+            kept = "whether a checkpoint was made is not known"
+        detail = f"{error}; {kept}"
         log.error("job failed", extra={"code": error.code, "detail": detail})
         failure = Failure(code=error.code, detail=detail, remedy=error.remedy)
         return self._persist(lambda: self._store.fail(job_id, epoch, failure))

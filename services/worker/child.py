@@ -24,30 +24,43 @@ class TrainingProcess:
     """One child in a process group of its own. Leaving the `with` block leaves nothing of it behind."""
 
     def __init__(self, module: str, order: ChildOrder, threads: int | None = None) -> None:
-        """Start `module` and give it the order; `threads` bounds its CPU threads where given."""
+        """Start `module` and give it the order; `threads` bounds its CPU threads where given.
+
+        Raises:
+            OSError: no process can be started, such as for lack of memory, descriptors or room in TMPDIR.
+        """
         # Where a library would ask the Hugging Face hub it asks nobody, unless the worker's own says otherwise.
         environment = {"HF_HUB_OFFLINE": "1", **os.environ}
         if threads is not None:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        # Before there is a process: what is not there is told before one would have to be cleared away.
+        self._selector = selectors.DefaultSelector()
+        try:
+            self._process = self._started(module, order, environment)
+        except BaseException:
+            self._selector.close()
+            raise
+        stdout = self._process.stdout
+        assert stdout is not None
+        self._stdout = stdout
+        os.set_blocking(stdout.fileno(), False)
+        self._selector.register(stdout, selectors.EVENT_READ)
+        self._lines = Lines()
+        self._open = True
+
+    @staticmethod
+    def _started(module: str, order: ChildOrder, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         # A file and not a pipe: a pipe holds 64 KiB, and the child reads only once its imports are done.
         with TemporaryFile() as stdin:
             stdin.write(to_line(order))
             stdin.seek(0)
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, named by a checked setting
+            return subprocess.Popen(  # noqa: S603 - our own module, named by a checked setting
                 [sys.executable, *_SAFE_PATH, "-m", "services.worker.launch", str(os.getpid()), module],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 env=environment,
                 start_new_session=True,
             )
-        stdout = self._process.stdout
-        assert stdout is not None
-        self._stdout = stdout
-        os.set_blocking(stdout.fileno(), False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(stdout, selectors.EVENT_READ)
-        self._lines = Lines()
-        self._open = True
 
     def __enter__(self) -> "TrainingProcess":
         return self

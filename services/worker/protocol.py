@@ -10,6 +10,7 @@ failure or a child job to make, and the exit status says which:
 | 65 | the failure was sent; another attempt would end the same way |
 | 75 | stopped on SIGTERM after a checkpoint; another attempt goes on from there |
 | 76 | the child jobs to make were sent; once all have ended another attempt goes on with their ends |
+| 77 | what it needs is away, a note said what; another attempt may fare better, and this one does not count |
 | anything else, or a signal | the process died; the job is tried again, up to its attempts |
 """
 
@@ -25,6 +26,7 @@ EXIT_SUCCEEDED: Final = 0
 EXIT_FAILED: Final = 65
 EXIT_STOPPED: Final = 75
 EXIT_WAITING: Final = 76
+EXIT_LATER: Final = 77
 
 LONGEST_LINE_BYTES: Final = 1 << 20
 """A line longer than this is dropped with a warning: the protocol has none."""

@@ -6,6 +6,8 @@ from threading import Event
 from services.worker.attempt import Attempt
 from services.worker.metrics import WorkerMetrics
 from services.worker.settings import WorkerSettings
+from shared.artefacts.files import remove_directory
+from shared.artefacts.jobs import JobFiles
 from shared.contracts.jobs import FINAL_STATES, JobState
 from shared.errors import JobNotFound, JobStoreUnavailable
 from shared.jobs.ports import Dispatcher, JobStore
@@ -58,6 +60,10 @@ class Supervisor:
                 log.info("job ended", extra={"state": state.value})
                 if grant.parent is not None:
                     self._wake_parent(grant.parent)
+                if state is JobState.SUCCEEDED:
+                    self._clear_checkpoints(job_id)
+            elif state is JobState.QUEUED and attempt.is_put_off:
+                log.info("job back in the queue, for later")
             elif state is JobState.QUEUED:
                 log.info("job back in the queue")
                 self._send(job_id)
@@ -69,6 +75,14 @@ class Supervisor:
                     if not self._send(child):
                         # Each of a thousand would wait for the broker; the reconciler sends them all.
                         break
+
+    def _clear_checkpoints(self, job_id: str) -> None:
+        """Remove what nobody goes on from any more: now that the record says so, no attempt follows."""
+        checkpoints = JobFiles(self._settings.store_dir / "jobs", job_id).checkpoints
+        try:
+            remove_directory(checkpoints)
+        except OSError as error:
+            log.warning("checkpoints stay where they are", extra={"reason": str(error)})
 
     def _wake_parent(self, parent: str) -> None:
         """Send the parent's message where this child was the last it waited for."""

@@ -17,6 +17,7 @@ import torch
 from services.worker.kinds.registry import run
 from services.worker.protocol import (
     EXIT_FAILED,
+    EXIT_LATER,
     EXIT_STOPPED,
     EXIT_SUCCEEDED,
     EXIT_WAITING,
@@ -31,8 +32,17 @@ from shared.artefacts.checkpoints import words_on_last_checkpoint
 from shared.artefacts.room import FULL
 from shared.artefacts.store import ArtefactStore
 from shared.contracts.jobs import Failure
+from shared.contracts.specs import TeacherImportSpec
 from shared.distillation.cohort import TrainingStopped
-from shared.errors import DistillationError, Diverged, OutOfMemory, StoreFull
+from shared.errors import (
+    DistillationError,
+    Diverged,
+    JobStoreUnavailable,
+    OutOfMemory,
+    StoreFull,
+    TeacherUnavailable,
+    TransferSetsUnavailable,
+)
 from shared.logs import configure_logging, job_context
 
 log = logging.getLogger(__name__)
@@ -95,6 +105,11 @@ def _run(context: JobContext) -> int:
         log.info("left to wait for child jobs")
         return EXIT_WAITING
     except DistillationError as error:
+        # The server of an import is named in its order: who mistyped it would wait for ever.
+        if _may_pass(error) and not isinstance(context.order.spec, TeacherImportSpec):
+            log.warning("the job is put off", extra={"code": error.code, "detail": str(error)})
+            context.note(f"{error}; the job is tried again later, and no attempt is lost")
+            return EXIT_LATER
         return _failed(context, error)
     except Exception as error:
         if _is_out_of_memory(error):
@@ -107,6 +122,13 @@ def _run(context: JobContext) -> int:
         log.exception("the training process fails")
         return EXIT_UNFORESEEN
     return EXIT_SUCCEEDED
+
+
+def _may_pass(error: DistillationError) -> bool:
+    """Say whether what a job needs is away; what it answers, a refusal among it, is final."""
+    if isinstance(error, TransferSetsUnavailable):
+        return not error.refused
+    return isinstance(error, TeacherUnavailable | JobStoreUnavailable)
 
 
 def _failed(context: JobContext, error: DistillationError) -> int:

@@ -122,7 +122,7 @@ class Remote:
         except ImportError as error:
             raise ExtraMissing("s3fs" if scheme in ("s3", "s3a") else "fsspec", str(error)) from error
         except ValueError as error:  # a scheme that it does not know
-            raise TransferSetsUnavailable(self._url, str(error)) from error
+            raise TransferSetsUnavailable(self._url, str(error), refused=True) from error
 
     def _ask(self, what: str, call: Callable[[], ResultT], *, writing: bool = False) -> ResultT:
         """Return what a call of the client library does, and name what goes wrong on the way.
@@ -142,7 +142,7 @@ class Remote:
                 reason = str(error) or type(error).__name__
                 away = isinstance(error, _errors(_OF_THE_WAY)) and not isinstance(error, _REFUSALS)
                 if not away or self._pause is None or time.monotonic() > until:
-                    raise TransferSetsUnavailable(self._url, reason) from error
+                    raise TransferSetsUnavailable(self._url, reason, refused=not away) from error
                 log.warning("transfer sets are away", extra={"reason": reason, "wait_s": wait_s})
             self._pause(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

@@ -77,11 +77,11 @@ def test_a_process_that_waits_for_children_it_never_asked_for_has_died(
     assert "exit status 76" in job.failure.detail
 
 
-@pytest.mark.parametrize("name", ["slow", "deaf"])
+@pytest.mark.parametrize("name", ["slow", "deaf", "lingering"])
 def test_a_running_job_is_cancelled_within_seconds_and_leaves_no_process(
     jobs: Jobs, start_worker: StartWorker, name: str
 ) -> None:
-    worker = start_worker()
+    worker = start_worker(shutdown_grace_s=60)
     job_id = jobs.submit(name, 600)
     pids = jobs.training(job_id)
     jobs.store.request_cancel(job_id)

@@ -3,12 +3,14 @@
 quick: succeeds at once.
 slow: counts to its epochs, one each 0.1 s; makes a checkpoint and leaves on SIGTERM.
 deaf: the same, but ignores SIGTERM and has a helper process.
+lingering: sends its result on SIGTERM, and does not find its end.
 poison: kills itself.
 wrong: sends a failure.
 chatty: says things that are no message, then succeeds.
 candid: says what it was given about the hub, then succeeds.
 parent: makes three children that are slow for its epochs each, waits for them, and succeeds with their names.
 grieving: makes a child that is wrong and two that are slow, and fails with the child's reason.
+later: finds at its first attempt what it needs away, and succeeds at its second.
 hasty: leaves to wait for children that it never asked for.
 """
 
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from services.worker.protocol import (
     EXIT_FAILED,
+    EXIT_LATER,
     EXIT_STOPPED,
     EXIT_SUCCEEDED,
     EXIT_WAITING,
@@ -61,6 +64,9 @@ def count(order: ChildOrder, checkpoint: Path, *, deaf: bool) -> int:
     pids.with_suffix(".new").write_text(json.dumps([os.getpid(), *(helper.pid for helper in helpers)]))
     pids.with_suffix(".new").replace(pids)
     while done < total:
+        if stop and order.spec.name == "lingering":
+            say(ChildMessage(result=JobResult(teacher=order.spec.name)))
+            time.sleep(600)
         if stop:
             checkpoint.write_text(json.dumps(done))
             return EXIT_STOPPED
@@ -107,7 +113,10 @@ def main() -> int:
         return make_children(order, settings, ["slow-0", "wrong-1", "slow-2"])
     if name == "hasty":
         return EXIT_WAITING
-    if name in ("slow", "deaf"):
+    if name == "later" and order.epoch == 1:
+        say(ChildMessage(note="the teacher does not answer"))
+        return EXIT_LATER
+    if name in ("slow", "deaf", "lingering"):
         return count(order, settings.state_dir / f"{order.job_id}.json", deaf=name == "deaf")
     say(ChildMessage(progress=Progress(stage=Stage.CHECK, done=1, total=1, unit="checks")))
     say(ChildMessage(result=JobResult(teacher=order.spec.name)))

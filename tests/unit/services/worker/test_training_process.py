@@ -10,19 +10,31 @@ import pytest
 import torch
 
 from services.worker import training_process
-from services.worker.protocol import EXIT_FAILED, ChildMessage, ChildOrder
+from services.worker.protocol import EXIT_FAILED, EXIT_LATER, ChildMessage, ChildOrder
 from services.worker.settings import WorkerSettings
 from services.worker.stages.context import JobContext
 from shared.artefacts.checkpoints import CheckpointFolder
 from shared.artefacts.store import ArtefactStore
-from shared.errors import DatasetNotFound, Diverged
+from shared.contracts.specs import JobSpec, TeacherImportSpec
+from shared.contracts.teacher_sources import OipSource
+from shared.errors import (
+    DatasetNotFound,
+    Diverged,
+    JobStoreUnavailable,
+    TeacherAnswerInvalid,
+    TeacherNotFound,
+    TeacherUnavailable,
+    TransferSetsUnavailable,
+)
 from tests.support.jobs import teacher_spec
 
 
-def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: object) -> tuple[int, list[ChildMessage]]:
+def ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: object, spec: JobSpec | None = None
+) -> tuple[int, list[ChildMessage]]:
     sent: list[ChildMessage] = []
     settings = WorkerSettings(state_dir=tmp_path)
-    order = ChildOrder(job_id="j-1", epoch=1, attempts=1, spec=teacher_spec("t"))
+    order = ChildOrder(job_id="j-1", epoch=1, attempts=1, spec=spec or teacher_spec("t"))
     monkeypatch.setattr(training_process, "run", run)
     context = JobContext(order, settings, ArtefactStore(settings.store_dir), sent.append)
     return training_process._run(context), sent
@@ -62,6 +74,37 @@ def test_a_disk_that_is_full_fails_the_job_by_name_whatever_was_being_written(tm
 def test_any_other_error_that_nobody_foresaw_is_left_to_the_next_attempt(tmp_path, monkeypatch):
     status, sent = ended(tmp_path, monkeypatch, raising(RuntimeError("shapes do not fit")))
     assert (status, sent) == (training_process.EXIT_UNFORESEEN, [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TeacherUnavailable("connection refused"),
+        TransferSetsUnavailable("s3://sets", "connection refused"),
+        JobStoreUnavailable("connection refused"),
+    ],
+)
+def test_what_a_job_needs_may_be_away_and_come_back(tmp_path, monkeypatch, error):
+    status, sent = ended(tmp_path, monkeypatch, raising(error))
+    assert status == EXIT_LATER
+    assert [message.note for message in sent] == [
+        f"{error}; the job is tried again later, and no attempt is lost"
+    ]
+
+
+def test_what_refuses_is_not_asked_again(tmp_path, monkeypatch):
+    refused = TransferSetsUnavailable("s3://sets", "Forbidden", refused=True)
+    for error in (refused, TeacherNotFound("owl"), TeacherAnswerInvalid("3 rows are NaN")):
+        status, sent = ended(tmp_path, monkeypatch, raising(error))
+        assert (status, sent[-1].failure.code) == (EXIT_FAILED, error.code)
+
+
+def test_the_server_that_an_import_names_is_not_waited_for(tmp_path, monkeypatch):
+    """It may never have been there: its address is in the order."""
+    source = OipSource(url="http://127.0.0.1:1", model="digits", classes=("a", "b"))
+    spec = TeacherImportSpec(name="remote", source=source)
+    status, sent = ended(tmp_path, monkeypatch, raising(TeacherUnavailable("no route")), spec)
+    assert (status, sent[-1].failure.code) == (EXIT_FAILED, "teacher-unavailable")
 
 
 # --- what the words of a failure end with ------------------------------------------------------------------

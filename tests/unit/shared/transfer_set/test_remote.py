@@ -127,8 +127,9 @@ def test_whoever_can_wait_asks_a_server_that_is_away_again_in_waits_that_grow(
     assert patient.read("a", "x") == b"put in the end"
     waited.clear()
     monkeypatch.setattr("shared.transfer_set.remote.PATIENCE_S", -1.0)
-    with pytest.raises(TransferSetsUnavailable, match="gone for a while"):
+    with pytest.raises(TransferSetsUnavailable, match="gone for a while") as told:
         patient.create("a", "y", b"")
+    assert not told.value.refused
 
 
 def test_what_is_refused_is_not_asked_for_again(
@@ -139,8 +140,9 @@ def test_what_is_refused_is_not_asked_for_again(
 
     monkeypatch.setattr(MemoryFileSystem, "ls", forbidden)
     waited: list[float] = []
-    with pytest.raises(TransferSetsUnavailable, match="not yours"):
+    with pytest.raises(TransferSetsUnavailable, match="not yours") as answered:
         Remote("memory://sets", tmp_path, waited.append).digests()
+    assert answered.value.refused
     assert waited == []
 
 
