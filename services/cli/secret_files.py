@@ -4,9 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from shared.artefacts.files import sync_directory
+
 
 def write_private(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file as a whole; at no moment may anybody read it whom `mode` keeps out.
+    """Write a file as a whole that lasts; at no moment may anybody read it whom `mode` keeps out.
 
     Args:
         path: of the file; its folder is made where it is not there.
@@ -19,7 +21,10 @@ def write_private(path: Path, text: str, mode: int = 0o600) -> None:
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(descriptor, mode)
             file.write(text)
+            file.flush()
+            os.fsync(descriptor)  # or a loss of power may leave the name with nothing behind it
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    sync_directory(path.parent)

@@ -11,6 +11,9 @@
 
 Each folder is mounted where it is needed and nowhere else. What is there stays: this may run again, and
 whoever brings secrets of their own puts them there before. Only `users.acl` is written anew.
+
+What is made can be read by who makes it alone, which in containers is the user of all our services (10001),
+but for the folder `redis`: Redis runs as another user.
 """
 
 import secrets
@@ -23,8 +26,10 @@ from urllib.parse import quote, unquote, urlsplit
 from services.cli.secret_files import write_private
 from shared.adapters.redis_acl import GATEWAY, HEALTH, WORKER, acl_file
 
-_READABLE: Final = 0o444
-"""Redis runs as another user. Who may read a file is settled by where its folder is mounted."""
+LEAST_CHARACTERS: Final = 32
+"""Of a key or a password: of shorter ones the digests in `users.acl` could be tried out."""
+_OURS: Final = 0o400
+_OF_REDIS: Final = 0o444
 _HOST: Final = "redis:6379"
 
 
@@ -32,15 +37,16 @@ def make(root: Path) -> None:
     """Make what is missing.
 
     Raises:
-        ValueError: an address of Redis has no password, or another user than its role.
+        ValueError: an address of Redis has no password, or another user than its role; or what is there is
+            too short.
         OSError: a file cannot be read or written.
     """
     passwords = {role: _redis_password(root / role / "redis_url", role) for role in (GATEWAY, WORKER)}
-    passwords[HEALTH] = _kept(root / "redis" / "health", secrets.token_urlsafe(32))
+    passwords[HEALTH] = _kept(root / "redis" / "health", secrets.token_urlsafe(32), _OF_REDIS)
     users = root / "redis" / "users.acl"
     text = acl_file(passwords)
     if not users.exists() or users.read_text() != text:
-        write_private(users, text, _READABLE)
+        write_private(users, text, _OF_REDIS)
     key = _kept(root / "teacher" / "key", secrets.token_urlsafe(32))
     for role in (GATEWAY, WORKER):
         _kept(root / role / "teacher_key", key)
@@ -48,17 +54,30 @@ def make(root: Path) -> None:
 
 
 def _redis_password(path: Path, role: str) -> str:
-    url = _kept(path, f"redis://{role}:{quote(secrets.token_urlsafe(32))}@{_HOST}/0")
+    url = _text(path, f"redis://{role}:{quote(secrets.token_urlsafe(32))}@{_HOST}/0", _OURS)
     parts = urlsplit(url)
     if parts.username != role or not parts.password:
         raise ValueError(f"{path} must hold redis://{role}:PASSWORD@HOST:PORT/0")
-    return unquote(parts.password)
+    return _long_enough(unquote(parts.password), path)
 
 
-def _kept(path: Path, new: str) -> str:
+def _kept(path: Path, new: str, mode: int = _OURS) -> str:
+    return _long_enough(_text(path, new, mode), path)
+
+
+def _text(path: Path, new: str, mode: int) -> str:
     if not path.exists():
-        write_private(path, f"{new}\n", _READABLE)
+        write_private(path, f"{new}\n", mode)
     return path.read_text().strip()
+
+
+def _long_enough(secret: str, path: Path) -> str:
+    if len(secret) < LEAST_CHARACTERS:
+        raise ValueError(
+            f"{path} holds a secret of {len(secret)} characters, and {LEAST_CHARACTERS} are the least: "
+            "put a longer one there (openssl rand -hex 32), or remove the file to have one made"
+        )
+    return secret
 
 
 def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> None:
