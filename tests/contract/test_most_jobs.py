@@ -1,21 +1,17 @@
 """One owner cannot fill the store: so many jobs of theirs may be there that have not ended, and no more."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import httpx
 import pytest
 
 from shared.adapters.redis_jobs import RedisJobStore
 from shared.contracts.jobs import MOST_UNFINISHED, JobState
-from shared.contracts.keys import Scope
 from shared.errors import IdempotencyConflict, JobNotFound, TooManyJobs
 from shared.jobs.memory_store import MemoryJobStore
 from shared.jobs.ports import JobStore
 from shared.jobs.service import new_job_id
 from tests.support.job_store import RESULT, running
 from tests.support.jobs import teacher_spec
-from tests.support.keyed_gateway import keyed
 
 MOST = 3
 
@@ -120,15 +116,3 @@ def test_ten_thousand_are_the_most_where_nothing_else_is_asked() -> None:
     of_ada(store)
     with pytest.raises(TooManyJobs, match="10000 jobs"):
         of_ada(store)
-
-
-def test_the_gateway_says_so_with_429_and_when_to_come_again(store: JobStore, tmp_path: Path) -> None:
-    of_ada(store, MOST)
-    with keyed(tmp_path, jobs=store) as gateway:
-        order = teacher_spec().model_dump(mode="json") | {"dataset": "mnist-5k"}
-        headers = gateway.key(Scope.JOBS, owner="ada")
-        answer = httpx.post(f"{gateway.url}/v1/jobs", json=order, headers=headers, timeout=30)
-        assert (answer.status_code, answer.json()["code"]) == (429, "too-many-jobs")
-        assert answer.headers["Retry-After"] == "60"
-        headers = gateway.key(Scope.JOBS, owner="bob")
-        assert httpx.post(f"{gateway.url}/v1/jobs", json=order, headers=headers, timeout=30).is_success
