@@ -108,7 +108,8 @@ def test_closing_ends_a_telling_that_does_not_mind_being_cancelled():
         process.shared.settle = settle  # type: ignore[method-assign]
         process.limiter.take(caller(per_second=10), 1)
         await inside.wait()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(10) as limit:
             await process.limiter.close()
+        assert not limit.expired()
 
     run(test)
