@@ -17,3 +17,8 @@ class DistillationError(Exception):
         super().__init__(message)
         if remedy is not None:
             self.remedy = remedy
+
+    @property
+    def told(self) -> str:
+        """What a client is told: the message, less what only whoever runs the service may read in the log."""
+        return str(self)

@@ -23,8 +23,16 @@ class QueueFull(Unavailable):
 class JobStoreUnavailable(Unavailable):
     """Redis does not answer."""
 
+    _TOLD = "the job store does not answer"
+
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the job store does not answer: {reason}")
+        super().__init__(f"{self._TOLD}: {reason}")
+        self.reason = reason
+
+    @property
+    def told(self) -> str:
+        """Without the reason, which names hosts, users and commands of Redis."""
+        return self._TOLD
 
 
 class TeacherUnavailable(Unavailable):
@@ -59,7 +67,13 @@ class TransferSetsUnavailable(Unavailable):
     def __init__(self, url: str, reason: str, *, refused: bool = False) -> None:
         super().__init__(f"the transfer sets at {url} cannot be reached: {reason}")
         self.url = url
+        self.reason = reason
         self.refused = refused
+
+    @property
+    def told(self) -> str:
+        """Without the address and the words of the library that asks there."""
+        return "the transfer sets cannot be reached"
 
 
 class StudentNotLoaded(Unavailable):

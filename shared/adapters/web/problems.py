@@ -51,12 +51,12 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
 
 
 def problem_of(error: DistillationError, status: int) -> Problem:
-    """Return the problem details of a deliberate error."""
+    """Return the problem details of a deliberate error; the log has more where `told` has less."""
     return Problem(
         title=HTTPStatus(status).phrase,
         status=status,
         code=error.code,
-        detail=str(error),
+        detail=error.told,
         remedy=error.remedy,
     )
 

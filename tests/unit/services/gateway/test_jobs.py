@@ -308,14 +308,20 @@ def test_a_job_without_a_report_says_so(gateway):
 # --- a job store that does not answer, an error of ours ---
 
 
-def test_without_the_job_store_jobs_are_503_and_say_when_to_come_back(gateway, monkeypatch):
+def test_without_the_job_store_jobs_are_503_and_say_when_to_come_back(gateway, monkeypatch, caplog):
     def down(*_args, **_more):
-        raise JobStoreUnavailable("connection refused")
+        raise JobStoreUnavailable("Error 111 connecting to redis:6379. Connection refused.")
 
     monkeypatch.setattr(gateway.jobs, "submit", down)
-    answer = submit(gateway, TEACHER)
-    refused(answer, 503, "job-store-unavailable")
+    with caplog.at_level("WARNING", "shared.adapters.web.problems"):
+        answer = submit(gateway, TEACHER)
+    problem = refused(answer, 503, "job-store-unavailable")
     assert int(answer.headers["Retry-After"]) >= 1
+    # Where Redis is stands in the log alone.
+    assert problem["detail"] == "the job store does not answer"
+    assert "redis:6379" not in answer.text
+    (line,) = (record for record in caplog.records if record.message == "request refused")
+    assert "Error 111 connecting to redis:6379" in line.detail
 
 
 def test_a_job_whose_message_could_not_be_sent_is_accepted_all_the_same(gateway, monkeypatch):

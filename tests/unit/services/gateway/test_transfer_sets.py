@@ -282,7 +282,9 @@ def test_a_place_that_does_not_answer_is_unavailable(settings: GatewaySettings):
     nowhere = settings.model_copy(update={"transfer_sets_url": "nothing://there"})
     with TestClient(create_app(nowhere, jobs=MemoryJobStore(), dispatcher=MemoryDispatcher())) as client:
         for answer in (client.get("/v1/transfer-sets"), client.get(f"/v1/transfer-sets/{'0' * 64}")):
-            refused(answer, 503, "transfer-sets-unavailable")
+            problem = refused(answer, 503, "transfer-sets-unavailable")
+            assert problem["detail"] == "the transfer sets cannot be reached"
+            assert "nothing" not in answer.text
 
 
 NO_DIGESTS = ("0" * 64, "nothing", "..", "%2e%2e", "a%2fb", "A" * 64, "0" * 63, "%00", "f" * 3000)
