@@ -7,6 +7,7 @@ this attempt's before anything of it goes live. See `services.worker.protocol`.
 
 import logging
 import os
+import re
 import signal
 import sys
 from types import FrameType
@@ -46,6 +47,12 @@ from shared.errors import (
 from shared.logs import configure_logging, job_context
 
 log = logging.getLogger(__name__)
+
+_NO_MEMORY = re.compile(
+    r"DefaultCPUAllocator: can't allocate memory"
+    r"|CUDA (driver )?error: out of memory"
+    r"|\bCU[A-Z]+_(\w+_)?ALLOC(ATION)?_FAILED"  # of cuBLAS, cuDNN and their kin, for workspaces of their own
+)
 
 EXIT_UNFORESEEN = 70
 """As in sysexits.h, an internal error; the supervisor tries the job again, up to its attempts."""
@@ -117,7 +124,7 @@ def _run(context: JobContext) -> int:
             return _failed(context, OutOfMemory(_first_line(error)))
         if isinstance(error, OSError) and error.errno in FULL:
             log.exception("the disk is full")
-            return _failed(context, StoreFull(str(error.filename or context.files.directory)))
+            return _failed(context, _store_full(context, error))
         # Nobody foresaw it: the supervisor counts the attempt, the log says why.
         log.exception("the training process fails")
         return EXIT_UNFORESEEN
@@ -131,6 +138,11 @@ def _may_pass(error: DistillationError) -> bool:
     return isinstance(error, TeacherUnavailable | JobStoreUnavailable)
 
 
+def _store_full(context: JobContext, error: OSError) -> StoreFull:
+    kept = f"What it had learned, where it made a checkpoint, is at GET /v1/jobs/{context.job_id}/checkpoint."
+    return StoreFull(str(error.filename or context.files.directory), remedy=f"{StoreFull.remedy} {kept}")
+
+
 def _failed(context: JobContext, error: DistillationError) -> int:
     detail = str(error)
     if isinstance(error, Diverged | OutOfMemory | StoreFull):
@@ -141,9 +153,9 @@ def _failed(context: JobContext, error: DistillationError) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Say whether memory ran out; on a CPU torch has no type of its own for it."""
+    """Say whether memory ran out: torch has a type for it where its own allocator on CUDA found none."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
     )
 
 

@@ -57,7 +57,16 @@ def test_memory_that_does_not_suffice_fails_the_job_by_name_and_is_not_tried_aga
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.\nSee documentation for more")]
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory.\nSee documentation for more"),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    ],
 )
 def test_a_device_or_a_python_without_memory_is_told_in_one_line(tmp_path, monkeypatch, error):
     status, sent = ended(tmp_path, monkeypatch, raising(error))
@@ -69,11 +78,12 @@ def test_a_disk_that_is_full_fails_the_job_by_name_whatever_was_being_written(tm
     """The real thing: nothing fits /dev/full."""
     status, sent = ended(tmp_path, monkeypatch, lambda _: Path("/dev/full").write_bytes(b"a checkpoint"))
     assert (status, sent[-1].failure.code) == (EXIT_FAILED, "store-full")
+    assert "GET /v1/jobs/j-1/checkpoint" in sent[-1].failure.remedy
 
 
 def test_any_other_error_that_nobody_foresaw_is_left_to_the_next_attempt(tmp_path, monkeypatch):
-    status, sent = ended(tmp_path, monkeypatch, raising(RuntimeError("shapes do not fit")))
-    assert (status, sent) == (training_process.EXIT_UNFORESEEN, [])
+    for error in (RuntimeError("shapes do not fit"), RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM")):
+        assert ended(tmp_path, monkeypatch, raising(error)) == (training_process.EXIT_UNFORESEEN, [])
 
 
 @pytest.mark.parametrize(
