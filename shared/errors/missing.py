@@ -121,9 +121,12 @@ class FileNotInBundle(NotFound):
 
 
 class CheckpointNotFound(NotFound):
-    """A job has made no checkpoint."""
+    """A job has made no checkpoint, or has succeeded and keeps none."""
 
-    remedy = "Its training makes one every WORKER_CHECKPOINT_S seconds, and when it is cancelled or paused."
+    remedy = (
+        "Its training makes one every WORKER_CHECKPOINT_S seconds, and when it is cancelled or paused; a job "
+        "that succeeded keeps none, for it has its result."
+    )
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"job {job_id!r} has no checkpoint")
