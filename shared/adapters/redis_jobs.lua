@@ -70,6 +70,12 @@ function operations.list(state, kind, below, limit, parent, owner)
   return page
 end
 
+local function lend(job, lease)
+  local lease_until = now + tonumber(lease)
+  set(job, 'until', whole(lease_until))
+  due_at(job.id, lease_until)
+end
+
 local function granted(job)
   local ends = {}
   for _, child in ipairs(job.children) do
@@ -86,7 +92,10 @@ function operations.acquire(id, lease, most, taker, failure)
   local job = load(id)
   if not job then return { 'missing' } end
   -- By the same taker: the first try arrived and only its answer was lost.
-  if is_held(job) and job.taker == taker then return granted(job) end
+  if is_held(job) and job.taker == taker then
+    lend(job, lease)
+    return granted(job)
+  end
   if is_held(job) or job.state ~= 'running' and job.state ~= 'queued' then return { 'nothing' } end
   if job.state == 'running' and settle(job) then return { 'nothing' } end
   if job.attempts >= tonumber(most) then
@@ -96,11 +105,9 @@ function operations.acquire(id, lease, most, taker, failure)
   end
   job.epoch = job.epoch + 1
   job.attempts = job.attempts + 1
-  local lease_until = now + tonumber(lease)
-  set(job, 'epoch', job.epoch, 'attempts', job.attempts, 'until', whole(lease_until), 'resends', '0',
-    'taker', taker)
+  set(job, 'epoch', job.epoch, 'attempts', job.attempts, 'resends', '0', 'taker', taker)
   redis.call('HSETNX', record_key(id), 'started', whole(now))
-  due_at(id, lease_until)
+  lend(job, lease)
   move(job, 'running')
   return granted(job)
 end
@@ -109,9 +116,7 @@ function operations.renew(id, epoch, lease)
   local job = load(id)
   if not job then return { 'missing' } end
   if not held(job, epoch) then return { 'lost' } end
-  local lease_until = now + tonumber(lease)
-  set(job, 'until', whole(lease_until))
-  due_at(id, lease_until)
+  lend(job, lease)
   return { 'ok', job.cancel and 1 or 0, job.pause and 1 or 0 }
 end
 

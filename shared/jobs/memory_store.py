@@ -147,6 +147,7 @@ class MemoryJobStore:
         with self._lock:
             record = self._records.get(job_id)
             if self._records.is_held(record) and taker is not None and record.taker == taker:
+                self._records.keep(record, lease_s)
                 return self._grant(record)
             if self._records.is_held(record) or record.state not in (JobState.QUEUED, JobState.RUNNING):
                 return None

@@ -92,8 +92,8 @@ class JobStore(Protocol):
         (it has failed now, with code `worker-died`).
 
         `taker` is a name that nobody else has, such as a random one. Who does not know whether the store was
-        reached asks again by the same name: while that lease lasts, the answer is the grant as it was, and
-        no attempt is spent.
+        reached asks again by the same name: while that lease lasts, the answer is the grant as it was, for
+        another `lease_s` from now, and no attempt is spent.
         """
         ...
 

@@ -92,6 +92,17 @@ def test_a_renewal_moves_what_is_due_to_the_end_of_the_lease(
     assert due_in(server, grant.job_id) == about(2 * LEASE_S)
 
 
+def test_a_lease_that_is_granted_again_lasts_from_the_second_answer(
+    server: "redis.Redis", store: RedisJobStore
+) -> None:
+    job_id = submitted(store)
+    first = store.acquire(job_id, LEASE_S, 3, "one")
+    assert store.acquire(job_id, 2 * LEASE_S, 3, "one") == first
+    assert due_in(server, job_id) == about(2 * LEASE_S)
+    until = server.hget(f"{PREFIX}job:{job_id}", "until")
+    assert float(until or 0) == server.zscore(f"{PREFIX}due", job_id)
+
+
 def test_a_parent_that_wakes_waits_as_if_it_were_new(server: "redis.Redis", store: RedisJobStore) -> None:
     parent = running(store, LEASE_S)
     waits(server, store, parent.job_id, 3)

@@ -120,6 +120,20 @@ def test_a_renewed_lease_lasts_from_the_renewal(store: MemoryJobStore, clock: Cl
     assert store.claim_due() == [grant.job_id]
 
 
+def test_a_lease_that_is_granted_again_lasts_from_the_second_answer(
+    store: MemoryJobStore, clock: Clock
+) -> None:
+    job_id = submitted(store)
+    first = store.acquire(job_id, 10.0, 3, "one")
+    clock.now += 9
+    assert store.acquire(job_id, 4.0, 3, "one") == first
+    clock.now += 3.999
+    assert store.acquire(job_id, 4.0, 3, "two") is None
+    assert store.claim_due() == []
+    clock.now += 0.001
+    assert store.claim_due() == [job_id]
+
+
 def test_an_idempotency_key_is_known_for_a_day(store: MemoryJobStore, clock: Clock) -> None:
     first, _ = store.submit("j-one", teacher_spec(), "key", "digest")
     clock.now += DAY_S - 0.001
