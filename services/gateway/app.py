@@ -116,6 +116,8 @@ def create_app(
             "/v1/teachers/": settings.max_body_bytes,
             f"{OIP}/": settings.max_prediction_bytes,
         },
+        most_held_bytes=settings.max_bodies_bytes,
+        to_disk=("/v1/datasets", "/v1/teachers"),
     )
     app = OipErrors(boundary)
     return Watched(app, watchers) if watchers else app

@@ -1,6 +1,8 @@
 """What the gateway reads from the environment, once, at start. README.md has the table."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.settings import CommonSettings
@@ -32,6 +34,8 @@ class GatewaySettings(CommonSettings):
     """Of one request for predictions, all its images together."""
     max_body_bytes: int = Field(default=2**20, ge=1)
     """Of every other request but uploads."""
+    max_bodies_bytes: int = Field(default=2**29, ge=1)
+    """Of all bodies but uploads together that one process has in memory; more are refused with 503."""
     max_dataset_bytes: int = Field(default=2**30, ge=1)
     """Of one upload of a dataset."""
     max_teacher_bytes: int = Field(default=2**32, ge=1)
@@ -46,3 +50,13 @@ class GatewaySettings(CommonSettings):
     """How long requests in flight may take after SIGTERM."""
     access_log: bool = False
     """Whether a line of JSON is written for each request."""
+
+    @model_validator(mode="after")
+    def _a_body_fits_among_all(self) -> Self:
+        largest = max(self.max_prediction_bytes, self.max_body_bytes)
+        if largest > self.max_bodies_bytes:
+            raise ValueError(
+                f"GATEWAY_MAX_PREDICTION_BYTES and GATEWAY_MAX_BODY_BYTES ({largest}) must not be above "
+                f"GATEWAY_MAX_BODIES_BYTES ({self.max_bodies_bytes}): such a request would never be taken"
+            )
+        return self

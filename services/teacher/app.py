@@ -53,7 +53,7 @@ def create_app(settings: TeacherSettings) -> ASGIApp:
     served: ASGIApp = create_api(settings, ring)
     if ring is not None:
         served = Guard(served, ring, STATUSES, lambda _caller, _requests: None)
-    return Boundary(served, limit_bytes=settings.max_body_bytes)
+    return Boundary(served, limit_bytes=settings.max_body_bytes, most_held_bytes=settings.max_bodies_bytes)
 
 
 def create_api(settings: TeacherSettings, ring: KeyRing | None = None) -> FastAPI:

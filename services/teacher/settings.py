@@ -46,6 +46,8 @@ class TeacherSettings(CommonSettings):
     """Where it is noted what keys have taken from their budgets; left out, `teacher-ledger` in the state
     directory."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)
+    max_bodies_bytes: int = Field(default=2**29, ge=1)
+    """Of all bodies together that are in memory; more are refused with 503."""
     max_image_bytes: int = Field(default=10_000_000, ge=1)
     max_image_pixels: int = Field(default=25_000_000, ge=1)
     """Width times height, as the header says, before anything is decoded."""
@@ -58,10 +60,15 @@ class TeacherSettings(CommonSettings):
         return self.ledger_dir or self.state_dir / "teacher-ledger"
 
     @model_validator(mode="after")
-    def _a_request_fits_the_queue(self) -> Self:
+    def _a_request_fits(self) -> Self:
         if self.max_rows > self.queue_rows:
             raise ValueError(
                 f"TEACHER_MAX_ROWS ({self.max_rows}) must not be above TEACHER_QUEUE_ROWS "
                 f"({self.queue_rows}): such a request would never be taken"
+            )
+        if self.max_body_bytes > self.max_bodies_bytes:
+            raise ValueError(
+                f"TEACHER_MAX_BODY_BYTES ({self.max_body_bytes}) must not be above TEACHER_MAX_BODIES_BYTES "
+                f"({self.max_bodies_bytes}): such a request would never be taken"
             )
         return self

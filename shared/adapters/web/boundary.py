@@ -7,7 +7,8 @@ import logging
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from http import HTTPStatus
 
 from prometheus_client import Counter
 from starlette.datastructures import MutableHeaders
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared import logs
 from shared.adapters.web.metrics import BatchHistogram
 from shared.adapters.web.problems import error_response, unexpected
-from shared.errors import BodyTooLarge
+from shared.errors import BodyTooLarge, DistillationError, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ SECONDS = BatchHistogram(
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 _DRAINED_BYTES = 2**16
+_SMALL_BYTES = 2**16
+"""Of a body that is taken however much others hold."""
+_HELD_RETRY_S = 1.0
 _SANE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 
@@ -64,14 +68,32 @@ class Tally:
 
 
 class Boundary:
-    """Wraps the whole app. `limits_bytes` gives the body limit by path prefix, the longest prefix first."""
+    """Wraps the whole app.
+
+    Args:
+        app: whose answers are its own, unless it fails.
+        limit_bytes: of one body.
+        limits_bytes: the same by path prefix; the longest prefix counts.
+        most_held_bytes: of all bodies together that requests have sent and wait with for their answers; one
+            that would be above it is refused with 503.
+        to_disk: paths whose bodies do not stay in memory and do not count as held.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, limit_bytes: int, limits_bytes: Mapping[str, int] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        limit_bytes: int,
+        limits_bytes: Mapping[str, int] | None = None,
+        most_held_bytes: int = 2**29,
+        to_disk: Collection[str] = (),
     ) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
         self.limits_bytes = sorted((limits_bytes or {}).items(), key=lambda item: -len(item[0]))
+        self.most_held_bytes = most_held_bytes
+        self._to_disk = frozenset(to_disk)
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -92,25 +114,35 @@ class Boundary:
         )
         status = 0
         taken = 0
-        too_large = False
+        refused: DistillationError | None = None
         complete = False
         read = False
+        is_held = scope["path"] not in self._to_disk
+
+        def refusal(size: int, more_held: int) -> DistillationError | None:
+            if size > limit:
+                return BodyTooLarge(limit)
+            if is_held and size > _SMALL_BYTES and self._held_bytes + more_held > self.most_held_bytes:
+                return QueueFull("bytes of bodies", self.most_held_bytes, _HELD_RETRY_S)
+            return None
 
         async def counted() -> Message:
-            nonlocal taken, too_large, read
+            nonlocal taken, refused, read
             message = await receive()
             if message["type"] == "http.request":
                 read = not message.get("more_body", False)
-                taken += len(message.get("body", b""))
-                if taken > limit:
-                    too_large = True
-                    raise BodyTooLarge(limit)
+                size = len(message.get("body", b""))
+                taken += size
+                self._held_bytes += size if is_held else 0
+                refused = refused or refusal(taken, 0)
+                if refused is not None:
+                    raise refused
             return message
 
         async def stamped(message: Message) -> None:
             nonlocal status, complete
-            if too_large and status == 0:
-                return  # frameworks make a 400 of what `counted` raised; the 413 below is the answer
+            if refused is not None and status == 0:
+                return  # frameworks make a 400 of what `counted` raised; the answer comes below
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -122,23 +154,32 @@ class Boundary:
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         declared = _header(scope, b"content-length")
+        if declared and declared.isdigit():
+            refused = refusal(int(declared), int(declared))
         try:
-            if declared and declared.isdigit() and int(declared) > limit:
-                too_large = True
-            else:
+            if refused is None:
                 await self.app(scope, counted, stamped)
         except Exception as error:  # the last line of defence: see below
             # Not raised on: uvicorn would close the connection under the client's next request.
-            if not too_large:
+            if refused is None:
                 log.exception("unhandled error", extra={"path": scope["path"]})
-            if status == 0 and not too_large:
+            if status == 0 and refused is None:
                 await unexpected()(scope, receive, stamped)
             elif status != 0 and not complete:
                 # The answer has begun: only breaking the connection still says that it is not whole.
                 raise error
-        if too_large and status == 0:
-            too_large = False
-            await error_response(BodyTooLarge(limit), 413)(scope, receive, stamped)
+        finally:
+            if is_held:
+                self._held_bytes -= taken
+        if refused is not None and status == 0:
+            answer = error_response(
+                refused,
+                HTTPStatus.SERVICE_UNAVAILABLE
+                if isinstance(refused, QueueFull)
+                else HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            )
+            refused = None
+            await answer(scope, receive, stamped)
         route = getattr(scope.get("route"), "path", "unmatched")
         REQUESTS.labels(route, scope["method"], status).inc()
         SECONDS.labels(route).observe(time.perf_counter() - began)

@@ -2,6 +2,11 @@
 
 import asyncio
 import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -60,6 +65,29 @@ def make_app() -> Boundary:
     return Boundary(app, limit_bytes=1000, limits_bytes={"/large": 5000})
 
 
+HELD = 1_000_000
+
+
+def sizes() -> FastAPI:
+    """Return an app that says how long a body was."""
+    app = FastAPI()
+    problems.install(app, TABLE)
+
+    @app.post("/size")
+    @app.post("/disk")
+    async def size(request: Request) -> int:
+        return len(await request.body())
+
+    return app
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+
+
 @pytest.fixture(scope="module")
 def client():
     with served(make_app()) as url, httpx.Client(base_url=url) as client:
@@ -107,6 +135,50 @@ def test_a_body_up_to_the_limit_of_its_path_is_read_and_one_over_it_is_413(clien
     assert client.post(path, content=body(limit)).json() == limit
     problem(client.post(path, content=body(limit + 1)), 413, "body-too-large")
     assert client.post(path, content=body(10)).json() == 10  # the next request is none the worse
+
+
+def waiting(holding: threading.Event, ends: threading.Event) -> Iterator[bytes]:
+    """Send a body of which the end is waited for."""
+    yield bytes(HELD - 1000)
+    holding.set()
+    ends.wait(20)
+    yield bytes(1000)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bodies_that_are_held_have_a_limit_together(chunked: bool):
+    def body(size: int) -> bytes | Iterator[bytes]:
+        return iter([bytes(size // 2), bytes(size - size // 2)]) if chunked else bytes(size)
+
+    def asked(path: str, size: int) -> httpx.Response:
+        return httpx.post(f"{url}{path}", content=body(size), timeout=20)
+
+    boundary = Boundary(sizes(), limit_bytes=HELD, most_held_bytes=HELD, to_disk=("/disk",))
+    holding, ends = threading.Event(), threading.Event()
+    with served(boundary) as url, ThreadPoolExecutor(1) as pool:
+        holder = pool.submit(httpx.post, f"{url}/size", content=waiting(holding, ends), timeout=30)
+        try:
+            assert holding.wait(20)
+            until(lambda: asked("/size", 70_000).status_code == 503)
+            refused = asked("/size", 70_000)
+            problem(refused, 503, "queue-full")
+            assert refused.headers["Retry-After"] == "1"
+            assert asked("/size", 60_000).json() == 60_000  # small ones harm nobody
+            assert asked("/disk", 70_000).json() == 70_000
+        finally:
+            ends.set()
+        assert holder.result().json() == HELD
+        # All is given back, also by those that were refused.
+        until(lambda: asked("/size", HELD).status_code == 200)
+
+
+def test_a_body_that_was_cut_off_is_held_no_longer():
+    with served(Boundary(sizes(), limit_bytes=HELD, most_held_bytes=HELD)) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        for _ in range(3):
+            with socket.create_connection((host, int(port)), timeout=20) as client:
+                client.sendall(b"POST /size HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % HELD + bytes(HELD - 1))
+        until(lambda: httpx.post(f"{url}/size", content=bytes(HELD), timeout=20).status_code == 200)
 
 
 def test_an_unforeseen_error_is_a_problem_that_gives_nothing_away_and_the_connection_lives(client):
