@@ -1,6 +1,8 @@
 """From a job's id to its end: takes the lease, runs the attempt, and says what became of it."""
 
 import logging
+import secrets
+import time
 from threading import Event
 
 from services.worker.attempt import Attempt
@@ -10,10 +12,13 @@ from shared.artefacts.files import remove_directory
 from shared.artefacts.jobs import JobFiles
 from shared.contracts.jobs import FINAL_STATES, JobState
 from shared.errors import JobNotFound, JobStoreUnavailable
-from shared.jobs.ports import Dispatcher, JobStore
+from shared.jobs.ports import Dispatcher, Grant, JobStore
 from shared.logs import job_context
 
 log = logging.getLogger(__name__)
+
+_ASK_AGAIN_S = 0.5
+"""Between two questions to a store that does not answer."""
 
 
 class Supervisor:
@@ -40,7 +45,7 @@ class Supervisor:
                 self._send(job_id)
                 return
             try:
-                grant = self._store.acquire(job_id, self._settings.lease_s, self._settings.max_attempts)
+                grant = self._take(job_id)
             except JobNotFound:
                 log.warning("a message names a job that does not exist")
                 return
@@ -83,6 +88,20 @@ class Supervisor:
             remove_directory(checkpoints)
         except OSError as error:
             log.warning("checkpoints stay where they are", extra={"reason": str(error)})
+
+    def _take(self, job_id: str) -> Grant | None:
+        """Take the job; by the same name again where the store did not answer.
+
+        It may have given the job and only its answer was lost: then nobody else has it for a whole lease.
+        After that time there is nothing to lose.
+        """
+        taker, until = secrets.token_hex(16), time.monotonic() + self._settings.lease_s
+        while True:
+            try:
+                return self._store.acquire(job_id, self._settings.lease_s, self._settings.max_attempts, taker)
+            except JobStoreUnavailable:
+                if time.monotonic() >= until or self._stopping.wait(_ASK_AGAIN_S):
+                    raise
 
     def _wake_parent(self, parent: str) -> None:
         """Send the parent's message where this child was the last it waited for."""

@@ -11,7 +11,8 @@
 --   <prefix>idempotency:<hash>  string: digest of the request, and the job it made
 
 local prefix = KEYS[1]
-local MOST_EVENTS, MOST_ONCE_ENDED = 10000, 500
+local MOST_EVENTS = 10000
+local MOST_ONCE_ENDED = 500
 local FINAL = { succeeded = true, failed = true, cancelled = true }
 local UNFINISHED = { 'queued', 'running', 'waiting', 'paused' }
 

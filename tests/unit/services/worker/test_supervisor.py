@@ -9,13 +9,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.worker import attempt
+from services.worker import supervisor as supervisor_module
 from services.worker.metrics import WorkerMetrics
 from services.worker.settings import WorkerSettings
 from services.worker.supervisor import Supervisor
 from shared.artefacts.jobs import JobFiles
 from shared.contracts.jobs import JobEventKind, JobState
 from shared.contracts.training import Budget
+from shared.errors import JobStoreUnavailable
 from shared.jobs.memory_store import MemoryJobStore
+from shared.jobs.ports import Grant
 from tests.support.jobs import RememberingDispatcher, teacher_spec
 
 pytestmark = pytest.mark.integration
@@ -69,6 +72,47 @@ def test_a_broker_that_is_down_is_asked_once_for_a_whole_family(
     assert store.get("j-1").state is JobState.WAITING
     assert dispatcher.asked == 1
     assert any("will follow" in record.message for record in caplog.records)
+
+
+class LossyStore(MemoryJobStore):
+    """Gives leases, and its first answers are lost; or refuses them all."""
+
+    def __init__(self, lost: int, *, gives: bool = True) -> None:
+        super().__init__()
+        self.lost = lost
+        self.gives = gives
+
+    def acquire(
+        self, job_id: str, lease_s: float, max_attempts: int, taker: str | None = None
+    ) -> Grant | None:
+        grant = super().acquire(job_id, lease_s, max_attempts, taker) if self.gives else None
+        self.lost -= 1
+        if self.lost >= 0 or not self.gives:
+            raise JobStoreUnavailable("it hangs")
+        return grant
+
+
+def test_a_job_whose_lease_was_given_and_not_heard_of_runs_in_its_first_attempt(
+    store: MemoryJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_ASK_AGAIN_S", 0.01)
+    lossy = LossyStore(3)
+    supervisor(lossy, RememberingDispatcher()).run(submitted(lossy, "quick"))
+    job = lossy.get("j-2")
+    assert (job.state, job.epoch, job.attempts) == (JobState.SUCCEEDED, 1, 1)
+
+
+def test_a_store_that_stays_away_for_a_whole_lease_is_left_to_the_reconciler(
+    store: MemoryJobStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = LossyStore(0, gives=False)
+    settings = WorkerSettings(training_module="tests.support.training_stub", lease_s=0.5)
+    metrics, stopping = WorkerMetrics(CollectorRegistry()), Event()
+    supervise = Supervisor(away, RememberingDispatcher(), settings, metrics, stopping)
+    supervise.run(submitted(away, "quick"))
+    assert 2 <= -away.lost <= 3
+    assert away.get("j-2").state is JobState.QUEUED
+    assert any("was not taken" in record.message for record in caplog.records)
 
 
 def submitted(store: MemoryJobStore, name: str, job_id: str = "j-2") -> str:
