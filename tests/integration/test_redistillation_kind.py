@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from services.worker.kinds.distillation import distil
 from services.worker.kinds.redistillation import redistil
 from services.worker.stages import succession as succession_stage
+from services.worker.stages.context import JobStopped
 from services.worker.stages.succession import _Exam, settle
 from shared.artefacts.kept import KeptImage, Witness
 from shared.contracts.evaluation import Verdict
@@ -25,6 +26,7 @@ from shared.errors import (
     StudentNotFound,
     StudentUnusable,
 )
+from shared.jobs.memory_store import MemoryJobStore
 from tests.support.distilling import QUICK, SHAPES, Bench, shapes, student_of
 from tests.support.student_bundles import mlp_onnx, write_bundle
 from tests.support.teachers import teacher_process
@@ -222,6 +224,13 @@ def test_a_promotion_between_comparison_and_succession_is_not_undone(
     found = settled(bench, turned, version=best, base=old, live=old)
     assert found.base.validation.verdict is Verdict.BEATS
     assert (found.promoted, found.live) == (False, poor)
+    assert bench.store.students.live().version == poor
+
+
+def test_who_does_not_hold_the_lease_any_more_promotes_nobody(bench: Bench, base, turned, poor, monkeypatch):
+    monkeypatch.setattr(bench, "watch", lambda context: setattr(context, "jobs", MemoryJobStore()))
+    with pytest.raises(JobStopped):
+        settled(bench, turned, version=turned[0].student_version, base=base.student_version, live=poor)
     assert bench.store.students.live().version == poor
 
 
