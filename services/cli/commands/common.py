@@ -1,5 +1,7 @@
 """What all commands share: their common options, the client they speak through, how an answer is shown."""
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -50,9 +52,14 @@ def outside(context: typer.Context) -> Outside:
     return context.find_object(Outside) or Outside()
 
 
+_PIPED_COLUMNS = 240
+"""Where nobody looks at a terminal: a name that is broken in two lines is of no use to `grep`."""
+
+
 def console() -> Console:
-    """Return a console on the standard output of this moment."""
-    return Console(highlight=False)
+    """Return a console on the standard output of this moment; COLUMNS says how wide, if anything does."""
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if narrow else _PIPED_COLUMNS)
 
 
 def emit(answer: Contract, as_json: bool, *shown: RenderableType) -> None:

@@ -267,6 +267,15 @@ def test_an_image_that_is_not_there_is_a_misspelling(imago: Imago, tmp_path: Pat
     assert "none.png" in left.err
 
 
+def test_a_name_is_whole_where_a_list_goes_into_a_pipe(
+    imago: Imago, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("COLUMNS")
+    assert VERSION in imago("students", "list").out
+    monkeypatch.setenv("COLUMNS", "20")
+    assert VERSION not in imago("students", "list").out
+
+
 def test_the_gateway_is_the_one_that_was_named(imago: Imago, gateway: FakeGateway):
     imago("students", "list", "--gateway", "http://elsewhere.test:9")
     assert gateway.seen[-1].url.host == "elsewhere.test"
