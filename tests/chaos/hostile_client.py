@@ -6,6 +6,9 @@ from contextlib import suppress
 
 LIMIT = b"limit-7f3a"
 
+SENDING_BYTES = 2**16
+"""What the kernel may hold of a body that is poured: what was sent is then close to what was taken."""
+
 Answer = tuple[int, bytes]
 """Status and body; status 0 where the connection was broken without an answer."""
 
@@ -40,9 +43,12 @@ class RawClient:
     def pour(self, head: bytes, pieces: Iterable[bytes]) -> tuple[Answer, int]:
         """Send pieces until the other side has had enough; return its answer and the bytes that were sent."""
         self.close()
-        self._connection = socket.create_connection(self._address, timeout=120)
+        self._connection = socket.socket()
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENDING_BYTES)
+        self._connection.settimeout(120)
         sent = 0
         try:
+            self._connection.connect(self._address)
             self._connection.sendall(head)
             for piece in pieces:
                 self._connection.sendall(piece)
@@ -81,14 +87,32 @@ class RawClient:
         return data
 
 
-def request(method: bytes, path: bytes, body: bytes = b"", media_type: bytes = b"application/json") -> bytes:
+def request(
+    method: bytes,
+    path: bytes,
+    body: bytes = b"",
+    media_type: bytes = b"application/json",
+    *,
+    chunked: bool = False,
+) -> bytes:
+    """Return a whole request; `chunked` sends the body as one chunk, which the gateway's short way leaves."""
     head = method + b" " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Type: " + media_type + b"\r\n"
+    if chunked:
+        return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def form(fields: Iterable[tuple[bytes, bytes]], files: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    """Return media type and body; the names go into the form byte by byte as they are."""
+def form(
+    fields: Iterable[tuple[bytes, bytes]], files: Iterable[tuple[bytes, bytes]], of_files: bytes = b"files"
+) -> tuple[bytes, bytes]:
+    """Return media type and body; the names go into the form byte by byte as they are.
+
+    Args:
+        fields: names and values.
+        files: file names and contents.
+        of_files: the name of the field that they are in.
+    """
     parts = [b'; name="%b"\r\n\r\n%b' % field for field in fields]
-    parts += [b'; name="files"; filename="%b"\r\n\r\n%b' % file for file in files]
+    parts += [b'; name="%b"; filename="%b"\r\n\r\n%b' % (of_files, *file) for file in files]
     body = b"".join(b"--%b\r\nContent-Disposition: form-data%b\r\n" % (LIMIT, part) for part in parts)
     return b"multipart/form-data; boundary=" + LIMIT, body + b"--%b--\r\n" % LIMIT

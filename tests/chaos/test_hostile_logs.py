@@ -54,11 +54,14 @@ def poisoned(path: bytes) -> Iterator[bytes]:
 def check(target: Target, told: Callable[..., None], what: str) -> None:
     internal: dict[bytes, bytes] = {}
     anonymous = []
+    unanswered = []
     asked = 0
     with RawClient(target.host, target.port) as client:
         for one in poisoned(b"/v1/teachers"):
             asked += 1
             status, body = client.ask(one)
+            if not status:
+                unanswered.append(one[:200])
             if status >= 400:
                 found = INTERNAL.search(body.replace(one[:200], b""))
                 if found:
@@ -75,10 +78,12 @@ def check(target: Target, told: Callable[..., None], what: str) -> None:
         7,
         f"{asked} requests with poisoned names, headers and bodies at the {what}, all its log of DEBUG",
         f"{len(lines)} lines, broken {broken[:2] or 0}, control bytes {len(raw)}, secrets {secrets or 0}; "
-        f"answers with internals {internal or 0}, without an id {anonymous[:2] or 0}",
-        "one JSON object a line, 0 control bytes, 0 secrets, 0 internals, each refusal with an id",
+        f"answers with internals {internal or 0}, without an id {anonymous[:2] or 0}, "
+        f"unanswered {unanswered[:2] or 0}",
+        "one JSON object a line, 0 control bytes, 0 secrets, 0 internals, each answered, each refusal with "
+        "an id",
         held=len(lines) > asked / 2
-        and not (broken or raw or secrets or internal or anonymous)
+        and not (broken or raw or secrets or internal or anonymous or unanswered)
         and target.is_same(),
     )
 
