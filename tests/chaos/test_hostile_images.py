@@ -15,6 +15,7 @@ import psutil
 import pytest
 from safetensors.numpy import save
 
+from tests.chaos.hostile_client import form, request
 from tests.chaos.hostile_images import DEFUSED, bombs, mutants, png
 from tests.chaos.hostile_memory import most_memory
 from tests.chaos.hostile_targets import Target, hostile_gateway
@@ -24,7 +25,6 @@ from tests.support.teachers import publish, random_images, start_teacher, stop
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CLIENTS = 8
-LIMIT = b"limit-7f3a"
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +48,14 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 # --- requests ----------------------------------------------------------------------------------------------
 
 
-def _post(path: bytes, media_type: bytes, body: bytes, chunked: bool = False) -> bytes:
-    head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Type: " + media_type + b"\r\n"
-    if chunked:
-        return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-    return head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-
-
 def _form(*images: bytes) -> tuple[bytes, bytes]:
-    parts = b"".join(
-        b'--%b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n%b\r\n'
-        % (LIMIT, one)
-        for one in images
-    )
-    return b"multipart/form-data; boundary=" + LIMIT, parts + b"--%b--\r\n" % LIMIT
+    """Return media type and body."""
+    return form((), [(b"a.png", one) for one in images], b"images")
+
+
+def _in_a_form(path: bytes, *images: bytes, chunked: bool = False) -> bytes:
+    media_type, body = _form(*images)
+    return request(b"POST", path, body, media_type, chunked=chunked)
 
 
 def _inference(image: bytes) -> bytes:
@@ -77,11 +71,11 @@ def _inference(image: bytes) -> bytes:
 
 PREDICTIONS = b"/v1/predictions"
 WAYS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
-    "the short way": (8, lambda one: _post(PREDICTIONS, b"image/png", one)),
-    "a form": (3, lambda one: _post(PREDICTIONS, *_form(one))),
-    "a form of three": (2, lambda one: _post(PREDICTIONS, *_form(image_file(), one, one))),
-    "the app": (3, lambda one: _post(PREDICTIONS, b"application/octet-stream", one, chunked=True)),
-    "a form in the app": (2, lambda one: _post(PREDICTIONS, *_form(one), chunked=True)),
+    "the short way": (8, lambda one: request(b"POST", PREDICTIONS, one, b"image/png")),
+    "a form": (3, lambda one: _in_a_form(PREDICTIONS, one)),
+    "a form of three": (2, lambda one: _in_a_form(PREDICTIONS, image_file(), one, one)),
+    "the app": (3, lambda one: request(b"POST", PREDICTIONS, one, b"application/octet-stream", chunked=True)),
+    "a form in the app": (2, lambda one: _in_a_form(PREDICTIONS, one, chunked=True)),
     "inference": (2, _inference),
 }
 """With their shares."""
@@ -105,12 +99,12 @@ async def send_mutants(target: Target, requests: Iterator[bytes]) -> tuple[Count
     async def client() -> None:
         nonlocal broken
         reader = writer = None
-        for request in requests:
+        for one in requests:
             if writer is None:
                 reader, writer = await asyncio.open_connection(target.host, target.port)
             assert reader is not None
             try:
-                statuses[await asyncio.wait_for(_ask(reader, writer, request), 60)] += 1
+                statuses[await asyncio.wait_for(_ask(reader, writer, one), 60)] += 1
             except (ConnectionError, asyncio.IncompleteReadError):
                 broken += 1
                 writer.transport.abort()
@@ -160,7 +154,7 @@ def test_mutated_images_are_answered_by_a_teacher(
 ):
     count = sized(150, 10_000)
     path = b"/v1/teachers/shapes/soft-targets?temperature=2"
-    requests = (_post(path, *_form(one)) for one in islice(mutants(2), count))
+    requests = (_in_a_form(path, one) for one in islice(mutants(2), count))
     statuses, broken = asyncio.run(send_mutants(teacher, requests))
     chance = random.Random(3)
     whole = save({"images": random_images(3)})
@@ -169,7 +163,8 @@ def test_mutated_images_are_answered_by_a_teacher(
         data = bytearray(whole)
         for _ in range(chance.randint(1, 6)):
             data[chance.randrange(len(data))] = chance.randrange(256)
-        tensors.append(_post(path, b"application/vnd.safetensors", bytes(data[: chance.randint(1, 400)])))
+        cut = bytes(data[: chance.randint(1, 400)])
+        tensors.append(request(b"POST", path, cut, b"application/vnd.safetensors"))
     more, more_broken = asyncio.run(send_mutants(teacher, iter(tensors)))
     told(
         7,

@@ -70,7 +70,7 @@ def ask_all(app: ASGIApp, count: int, *, every: int = 1) -> Found:
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
         ]
         seed = 0
-        while statuses.total() < count:
+        while modes and statuses.total() < count:  # what falls short is told
             seed += 1
             for operation, mode in list(modes):
                 operation.app = app
