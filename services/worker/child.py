@@ -29,7 +29,7 @@ class TrainingProcess:
         Raises:
             OSError: no process can be started, such as for lack of memory, descriptors or room in TMPDIR.
         """
-        # Where a library would ask the Hugging Face hub it asks nobody, unless the worker's own says otherwise.
+        # A library that would ask the Hugging Face hub asks nobody, unless the worker's own says otherwise.
         environment = {"HF_HUB_OFFLINE": "1", **os.environ}
         if threads is not None:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

@@ -40,10 +40,11 @@ def is_job(entry: bytes) -> bool:
     """
     try:
         # By kombu's own reading, which knows more types than JSON, and trips over some.
-        message = loads(entry.decode())
+        message = loads(entry.decode())  # type: ignore[no-untyped-call]
         headers, properties = message["headers"], message["properties"]
         delivery = properties["delivery_info"]
-        (job_id,), keywords, more = loads(base64.b64decode(message["body"], validate=True).decode())
+        body = base64.b64decode(message["body"], validate=True).decode()
+        (job_id,), keywords, more = loads(body)  # type: ignore[no-untyped-call]
         names = (headers["id"], properties["delivery_tag"], delivery["exchange"], delivery["routing_key"])
         return (
             headers["task"] == RUN_JOB
@@ -64,7 +65,7 @@ class _Client(redis.Redis):
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
         """Read an answer of the server."""
-        answer = super().parse_response(connection, command_name, **options)
+        answer = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
         if command_name == "BRPOP" and answer and not is_job(answer[1]):
             log.warning(
                 "dropped what is no job from the queue", extra={"entry": repr(answer[1][:_SHOWN_BYTES])}
