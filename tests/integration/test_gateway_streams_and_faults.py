@@ -202,7 +202,7 @@ def test_logs_are_one_json_object_a_line_whatever_the_client_sends(gateway, redi
     redis_server.stop(signal.SIGKILL)
     try:
         answer = httpx.get(
-            f"{gateway.url}/v1/jobs/none%0a%7Bforged%7D%1b%5b31m", headers={"X-Request-ID": "trace-1"}
+            f"{gateway.url}/v1/jobs/none?%0a%7Bforged%7D%1b%5b31m", headers={"X-Request-ID": "trace-1"}
         )
     finally:
         redis_server.start()
