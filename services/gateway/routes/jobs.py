@@ -15,6 +15,7 @@ from shared.contracts.jobs import JobPage, JobState, JobView
 from shared.contracts.keys import Scope
 from shared.contracts.specs import JobKind, JobSpec, RedistillationSpec, TeacherImportSpec
 from shared.errors import (
+    ArchitectureInvalid,
     BodyTooLarge,
     CannotRedistil,
     ClassMismatch,
@@ -101,6 +102,7 @@ _EXAMPLES: dict[str, openapi_models.Example] = {
             STATUSES,
             InvalidTemperature,
             InvalidWeights,
+            ArchitectureInvalid,
             UnknownArchitecture,
             ClassMismatch,
             InputMismatch,

@@ -27,6 +27,7 @@ from shared.contracts.keys import Scope
 from shared.contracts.specs import TeacherCheckSpec
 from shared.contracts.teachers import TeacherDescription, TeacherDescriptions
 from shared.errors import (
+    ArchitectureInvalid,
     BodyTooLarge,
     ClassMismatch,
     DatasetNotFound,
@@ -101,6 +102,7 @@ _BODIES: dict[str, Any] = {
         **documented(
             STATUSES,
             InvalidModelFiles,
+            ArchitectureInvalid,
             PickleRefused,
             ClassMismatch,
             InputMismatch,
