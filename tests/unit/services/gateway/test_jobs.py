@@ -78,6 +78,13 @@ REFUSED = {
     "unknown architecture": (
         DISTILLATION | {"student": {"network": {"architecture": "transformer"}}}, 422, "unknown-architecture",
     ),
+    "a configuration that names a hub": (
+        DISTILLATION | {"student": {"network": {
+            "architecture": "transformers",
+            "config": {"model_type": "timm_wrapper", "architecture": "hf-hub:evil/net"},
+        }}},
+        422, "architecture-invalid",
+    ),
     "temperature in words": (with_objective(temperature="hot"), 422, "invalid-temperature"),
     "temperature true": (with_objective(temperature=True), 422, "invalid-temperature"),
     "temperature 0": (with_objective(temperature=0), 422, "invalid-temperature"),
