@@ -88,10 +88,11 @@ def decoded(files: list[tuple[str, bytes]], size: ImageInput, limits: ImageLimit
     return np.stack([to_input(decode_image(data, limits, file=name), size) for name, data in files])
 
 
-async def read(request: Request, digest: str | None = None) -> bytearray:
+async def read(request: Request, digest: str | None = None) -> memoryview:
     """Return the body, each chunk copied once to where it stays; images can be views on it.
 
-    The boundary has compared the length, declared and real, with the limit.
+    The boundary has compared the length, declared and real, with the limit. What a client only declares
+    costs addresses and no memory: that comes with the bytes that arrive.
 
     Args:
         request: that carries it.
@@ -101,17 +102,25 @@ async def read(request: Request, digest: str | None = None) -> bytearray:
         BodyDamaged: it has another.
     """
     declared = request.headers.get("content-length", "")
-    body = bytearray(int(declared)) if declared.isdigit() else bytearray()
-    filled = 0
-    async for chunk in request.stream():
-        body[filled : filled + len(chunk)] = chunk
-        filled += len(chunk)
+    if declared.isdigit():
+        # Not a bytearray, which would be filled with zeros at once.
+        body = memoryview(np.empty(int(declared), np.uint8))
+        filled = 0
+        async for chunk in request.stream():
+            body[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+        body = body[:filled]
+    else:
+        grown = bytearray()
+        async for chunk in request.stream():
+            grown += chunk
+        body = memoryview(grown)
     if digest is not None and is_whole(body, digest) is False:
         raise BodyDamaged
     return body
 
 
-def pixels_of(body: bytearray, size: ImageInput, max_rows: int) -> NDArray[np.uint8]:
+def pixels_of(body: bytes | memoryview, size: ImageInput, max_rows: int) -> NDArray[np.uint8]:
     """Return the one tensor `images` of a safetensors body, uint8 N x H x W x C, as a view on its bytes.
 
     Raises:
@@ -145,13 +154,13 @@ def pixels_of(body: bytearray, size: ImageInput, max_rows: int) -> NDArray[np.ui
     return np.frombuffer(body, np.uint8, offset=start).reshape(shape)
 
 
-def _header(body: bytearray) -> tuple[dict[str, Any], int]:
+def _header(body: bytes | memoryview) -> tuple[dict[str, Any], int]:
     """Return the header of a safetensors file without its metadata, and where the numbers start."""
     length = int.from_bytes(body[:8], "little")
     if not 2 <= length <= min(_LARGEST_HEADER_BYTES, len(body) - 8):
         raise MalformedBody("the body is not a safetensors file: its header does not fit")
     try:
-        header = json.loads(body[8 : 8 + length])
+        header = json.loads(bytes(body[8 : 8 + length]))
     except (ValueError, RecursionError) as error:
         raise MalformedBody("the body is not a safetensors file: its header is not JSON") from error
     if not isinstance(header, dict):

@@ -1,12 +1,15 @@
 """Safetensors bodies: one tensor of the right size, and nothing else."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save
 
-from services.teacher.bodies import pixels_of
+from services.teacher.bodies import pixels_of, read
 from shared.errors import InputMismatch, MalformedBody, NoImages, TooManyImages
 from tests.support.teachers import INPUT, random_images
 
@@ -92,3 +95,48 @@ def test_more_rows_than_a_request_may_carry_are_refused():
     assert len(pixels_of(save({"images": random_images(MOST)}), INPUT, MOST)) == MOST
     with pytest.raises(TooManyImages):
         pixels_of(save({"images": random_images(MOST + 1)}), INPUT, MOST)
+
+
+class Sent:
+    """A request whose body arrives in chunks, and then waits, or ends."""
+
+    def __init__(
+        self, *chunks: bytes, declared: int | None = None, ends: asyncio.Event | None = None
+    ) -> None:
+        self.headers = {} if declared is None else {"content-length": str(declared)}
+        self.arrived = asyncio.Event()
+        self._chunks = chunks
+        self._ends = ends
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+        self.arrived.set()
+        if self._ends is not None:
+            await self._ends.wait()
+
+
+@pytest.mark.parametrize("declared", [None, 90])
+def test_a_body_is_what_has_arrived(declared: int | None):
+    data = IMAGES.tobytes()
+    assert len(data) == 90
+    sent = Sent(data[:7], b"", data[7:60], data[60:], declared=declared)
+    assert bytes(asyncio.run(read(sent))) == data
+
+
+def test_what_is_only_declared_takes_no_memory():
+    """Eight that declare 64 MiB and send a little: 512 MiB, if each were given what it says."""
+
+    async def growth() -> int:
+        ends, process = asyncio.Event(), psutil.Process()
+        before = process.memory_info().rss
+        waiting = [Sent(bytes(1000), declared=64 * 2**20, ends=ends) for _ in range(8)]
+        reading = [asyncio.create_task(read(sent)) for sent in waiting]
+        for sent in waiting:
+            await sent.arrived.wait()
+        grown = process.memory_info().rss - before
+        ends.set()
+        assert [len(body) for body in await asyncio.gather(*reading)] == [1000] * 8
+        return grown
+
+    assert asyncio.run(growth()) < 128 * 2**20
