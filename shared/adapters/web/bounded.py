@@ -78,6 +78,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_mark: tuple[float, int] | None = None
         """Since when bytes wait to be read and become no fewer, and how many at most; None if none wait."""
         self._refused: HTTPStatus | None = None
+        self._answering: Any = None
+        """The exchange that the app answers; `cycle` is the last that has come, and may wait behind it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or send it away where all places are taken by others who ask something."""
@@ -87,6 +89,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._since = time.perf_counter()
         _look_after(self.loop, self.connections)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the app that nobody waits for its answer; uvicorn tells the last exchange alone."""
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            answering.disconnected = True
+            answering.message_event.set()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Give the parser what has come, and count it."""
@@ -149,6 +159,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Pass the end on."""
         self.request_ends()
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, or too much of it, as every refusal here: as a problem with an id."""

@@ -267,6 +267,18 @@ def test_an_answer_that_nobody_reads_is_given_up(
             read_to_the_end(connection)
 
 
+def test_a_client_that_leaves_while_its_requests_wait_is_no_error(
+    port: int, caplog: pytest.LogCaptureFixture
+):
+    with asked_and_not_read(port, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 6) as connection:
+        left = LARGE_BYTES  # so that another is under way, and others wait behind it
+        while left > 0:
+            left -= len(connection.recv(2**20))
+    for _ in range(10):
+        assert status(talk(port, GET + LAST)) == 200
+    assert not caplog.records
+
+
 def test_where_all_answers_together_are_too_much_the_largest_go(port: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bounded, "MOST_HELD_BYTES", LARGE_BYTES * 5 // 4)
     request = b"GET /large HTTP/1.1\r\nHost: x\r\n" + LAST
