@@ -112,8 +112,8 @@ def check_model_folder(directory: Path, kind: FilesKind) -> None:
     Raises:
         PickleRefused: a file is a pickle, whatever its name; or there are pickles and nothing else.
         InvalidModelFiles: one that is needed is missing, or one is damaged.
-        ArchitectureInvalid: the configuration is of a family of `transformers` that is not taken, or names what
-            lies outside of it.
+        ArchitectureInvalid: the configuration is of a family of `transformers` that is not taken, or names
+            what lies outside of it.
     """
     present = sorted(path.name for path in directory.iterdir() if path.is_file())
     names = taken_names(present, kind)

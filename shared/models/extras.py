@@ -22,7 +22,7 @@ def build_foreign(
 
     Raises:
         ExtraMissing: the library cannot be imported here.
-        ArchitectureInvalid: the library makes no net of it, or the configuration names what lies outside of it.
+        ArchitectureInvalid: the library makes no net of it, or the configuration names what lies outside.
     """
     if isinstance(architecture, Transformers):
         # The contract has done so, too; here it is beside what would obey.

@@ -73,8 +73,8 @@ def read_transformers(source: TransformersSource, folder: Path, dataset: Dataset
         InvalidModelFiles: the library does not read it, weights are missing, or our net of its configuration
             answers otherwise.
         ExtraMissing: `transformers` is not installed.
-        ArchitectureInvalid: its head is no linear layer, which we need; it is of a family that is not taken, or
-            names what lies outside of it.
+        ArchitectureInvalid: its head is no linear layer, which we need; it is of a family that is not taken,
+            or names what lies outside of it.
     """
     check_transformers_config(read_json(folder / CONFIG))
     library = imported("transformers")

@@ -159,7 +159,7 @@ def test_code_that_a_folder_brings_is_not_run(place: Place):
         {"model_type": "timm_wrapper", "architecture": "hf-hub:evil/net", "model_args": {}},
     ):
         (folder / "config.json").write_text(json.dumps(config | evil))
-        with pytest.raises(ArchitectureInvalid, match="auto_map|model_type"):
+        with pytest.raises(ArchitectureInvalid, match=r"auto_map|model_type"):
             place.take(TransformersSource(files=SentFiles(folder="mine")))
         with pytest.raises(ArchitectureInvalid):  # by itself, too, whoever looked at the folder before
             read_transformers(TransformersSource(), folder, None)
