@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.teacher.ledger import BLOCK_ROWS, Ledger
-from shared.errors import Corrupt
+from shared.errors import Corrupt, StoreFull
 
 KEY = "abcdefgh0123"
 BUDGET = 100_000
@@ -105,3 +105,18 @@ def test_a_damaged_file_grants_nothing(tmp_path: Path):
     (tmp_path / f"{KEY}.json").write_text('{"rows": -5}')
     with pytest.raises(Corrupt):
         ledger.take(KEY, 1, BUDGET)
+
+
+def test_a_full_disk_is_named_and_grants_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    ledger = Ledger(tmp_path)
+    granted = ledger.take(KEY, 1, BUDGET)
+    with monkeypatch.context() as disk:
+        disk.setattr("services.teacher.ledger.write_atomic", full)
+        with pytest.raises(StoreFull, match=KEY):
+            ledger.take(KEY, 1, BUDGET)
+        with pytest.raises(StoreFull, match=KEY):
+            ledger.put_back(KEY, granted)
+    assert ledger.taken(KEY) == granted

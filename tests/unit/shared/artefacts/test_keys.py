@@ -7,7 +7,7 @@ import pytest
 from shared.artefacts.files import sha256_bytes
 from shared.artefacts.keys import KeyStore
 from shared.contracts.keys import KeyLimits, KeyRequest, Scope
-from shared.errors import Corrupt, KeyNotFound
+from shared.errors import Corrupt, KeyNotFound, StoreFull
 
 ASKED = KeyRequest(name="phone", owner="anna", scopes=(Scope.PREDICT,), limits=KeyLimits(per_day=5))
 
@@ -110,3 +110,17 @@ def test_keys_that_are_made_and_revoked_at_once_are_all_there(tmp_path: Path):
     keys = KeyStore(tmp_path).list()
     assert {one.id for one in keys} == made
     assert all(one.revoked_at is not None for one in keys)
+
+
+def test_a_full_disk_is_named_and_the_file_stays_as_it_was(store: KeyStore, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    made = store.make(ASKED)
+    with monkeypatch.context() as disk:
+        disk.setattr("shared.artefacts.keys.write_atomic", full)
+        with pytest.raises(StoreFull, match=r"keys\.json"):
+            store.make(ASKED)
+        with pytest.raises(StoreFull, match=r"keys\.json"):
+            store.revoke(made.id)
+    assert [(one.id, one.revoked_at) for one in store.list()] == [(made.id, None)]
