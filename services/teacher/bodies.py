@@ -104,7 +104,7 @@ async def read(request: Request, digest: str | None = None) -> memoryview:
     declared = request.headers.get("content-length", "")
     if declared.isdigit():
         # Not a bytearray, which would be filled with zeros at once.
-        body = memoryview(np.empty(int(declared), np.uint8))
+        body = np.empty(int(declared), np.uint8).data
         filled = 0
         async for chunk in request.stream():
             body[filled : filled + len(chunk)] = chunk
