@@ -5,7 +5,8 @@ candidate is the live student, and none that either file names is deleted.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from shared.artefacts.files import (
     write_atomic,
 )
 from shared.artefacts.names import is_version
+from shared.artefacts.room import room
 from shared.artefacts.traffic import TrafficFile
 from shared.contracts.students import LiveStudent, StudentCard
 from shared.contracts.traffic import Traffic, TrafficPolicy
@@ -160,8 +162,9 @@ class StudentStore:
 
         Raises:
             StudentNotFound: there is no such version.
+            StoreFull: there is no room to write that down, as in every method that changes who answers.
         """
-        with exclusive_lock(self._root / _LOCK):
+        with self._changing():
             return self._promote(version, self.live())
 
     def succeed(self, version: str, incumbent: str | None) -> LiveStudent | None:
@@ -177,11 +180,16 @@ class StudentStore:
         Raises:
             StudentNotFound: there is no such version.
         """
-        with exclusive_lock(self._root / _LOCK):
+        with self._changing():
             live = self.live()
             if (live.version if live is not None else None) not in (incumbent, version):
                 return None
             return self._promote(version, live)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with room(self._root / LIVE), exclusive_lock(self._root / _LOCK):
+            yield
 
     def _promote(self, version: str, live: LiveStudent | None) -> LiveStudent:
         self.card(version)
@@ -199,7 +207,7 @@ class StudentStore:
         Raises:
             NothingToRollBack: no other student was live before.
         """
-        with exclusive_lock(self._root / _LOCK):
+        with self._changing():
             live = self.live()
             if live is None or not live.previous:
                 raise NothingToRollBack
@@ -225,7 +233,7 @@ class StudentStore:
             StudentNotFound: a version that it names does not exist.
             TrafficRefused: a version that it names is the live one.
         """
-        with exclusive_lock(self._root / _LOCK):
+        with self._changing():
             live = self.live()
             for version in sorted(policy.students):
                 self.card(version)
@@ -251,7 +259,7 @@ class StudentStore:
         """
         if not self.has(version):
             raise StudentNotFound(version)
-        with exclusive_lock(self._root / _LOCK):
+        with self._changing():
             live = self.live()
             if live is not None and live.version == version:
                 raise StudentInUse(version, "it answers predictions")

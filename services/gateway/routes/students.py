@@ -16,6 +16,7 @@ from shared.errors import (
     JobStoreUnavailable,
     NoMeasuredGain,
     NothingToRollBack,
+    StoreFull,
     StudentInUse,
     StudentNotFound,
     StudentUnusable,
@@ -66,7 +67,7 @@ def list_students(gateway: GatewayDep, catalogue: CatalogueDep) -> StudentList:
     summary="Let the student before the live one answer again",
     responses={
         200: examples.answers(examples.LIVE),
-        **documented(STATUSES, NothingToRollBack, StudentUnusable),
+        **documented(STATUSES, NothingToRollBack, StudentUnusable, StoreFull),
     },
 )
 def rollback(gateway: GatewayDep) -> LiveStudent:
@@ -110,7 +111,7 @@ def download(version: str, name: str, gateway: GatewayDep, catalogue: CatalogueD
     summary="Let a student answer predictions",
     responses={
         200: examples.answers(examples.LIVE),
-        **documented(STATUSES, StudentNotFound, StudentUnusable, NoMeasuredGain),
+        **documented(STATUSES, StudentNotFound, StudentUnusable, NoMeasuredGain, StoreFull),
     },
 )
 def promote(version: str, gateway: GatewayDep) -> LiveStudent:

@@ -15,6 +15,7 @@ from shared.errors import (
     BodyTooLarge,
     NoLiveStudent,
     RevisionMismatch,
+    StoreFull,
     StudentNotFound,
     StudentNotLoaded,
     StudentUnusable,
@@ -57,6 +58,7 @@ def show(response: Response, gateway: GatewayDep) -> TrafficView:
             StudentNotFound,
             StudentUnusable,
             TrafficRefused,
+            StoreFull,
             NoLiveStudent,
             StudentNotLoaded,
             RevisionMismatch,
@@ -88,7 +90,7 @@ def replace(
 @router.delete(
     "",
     summary="Switch all of the traffic policy off",
-    responses={200: _ANSWER, **documented(STATUSES, RevisionMismatch)},
+    responses={200: _ANSWER, **documented(STATUSES, RevisionMismatch, StoreFull)},
 )
 def clear(response: Response, gateway: GatewayDep, if_match: IfMatch = None) -> TrafficView:
     """Let the live student answer everything alone, and keep nothing."""

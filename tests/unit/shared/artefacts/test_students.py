@@ -1,5 +1,6 @@
 """The store of students, and which of them is live."""
 
+import errno
 import multiprocessing
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,9 @@ from shared.contracts.architectures import Mlp
 from shared.contracts.evaluation import Comparison, Evaluation, Verdict
 from shared.contracts.images import ImageInput, Preprocessing
 from shared.contracts.students import BundleFile, StudentCard
+from shared.contracts.traffic import Canary, TrafficPolicy
 from shared.contracts.training import Objective
-from shared.errors import Corrupt, FileNotInBundle, NothingToRollBack, StudentNotFound
+from shared.errors import Corrupt, FileNotInBundle, NothingToRollBack, StoreFull, StudentNotFound
 
 BIRTH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -187,6 +189,27 @@ def test_nothing_can_be_rolled_back_before_a_second_promotion(store: StudentStor
     store.promote("one")
     with pytest.raises(NothingToRollBack):
         store.rollback()
+
+
+def test_without_room_nobody_else_answers_and_the_error_says_so(
+    store: StudentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.promote("one")
+    before = store.promote("two")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for change in (
+        lambda: store.promote("three"),
+        store.rollback,
+        lambda: store.set_traffic(TrafficPolicy(canary=Canary(version="one", share=0.1))),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", refuse)
+            with pytest.raises(StoreFull, match=r"live\.json"):
+                change()
+        assert store.live() == before
 
 
 def test_a_broken_live_file_is_corrupt(store: StudentStore, tmp_path: Path) -> None:
