@@ -16,7 +16,7 @@ from tests.support.student_bundles import mlp_onnx, write_bundle
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-SLOW = (3000, 3000, 3000)
+SLOW = (4000, 4000, 4000)
 """Hidden units of a student that costs so much that ten times its load is no matter of the client's."""
 TIMES = 10
 
