@@ -28,7 +28,8 @@ def test_no_chapter_of_the_suite_is_left_out(chapter: str) -> None:
 
 
 def test_every_promise_has_a_mechanism_with_a_test() -> None:
-    rows = [line.split(" | ") for line in PAGE.splitlines() if re.match(r"\| (\d|all) \|", line)]
+    mechanisms = PAGE.partition("## Figures")[0]
+    rows = [line.split(" | ") for line in mechanisms.splitlines() if re.match(r"\| (\d|all) \|", line)]
     assert {row[0].strip("| ") for row in rows} >= set("1234567")
     assert all("::test_" in row[3] for row in rows)
 
