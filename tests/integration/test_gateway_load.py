@@ -44,10 +44,16 @@ Answers = dict[int, list[tuple[float, bytes]]]
 """By connection: how long each answer took in seconds, and the answer."""
 
 
+def is_whole(answer: bytes) -> bool:
+    head, found, body = answer.partition(b"\r\n\r\n")
+    return bool(found) and len(body) >= int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+
+
 def load(port: int, requests: list[bytes], seconds: float) -> Answers:
     """Send each request on a connection of its own, again as soon as it is answered."""
     answers: Answers = defaultdict(list)
     sent: dict[int, float] = {}
+    received: dict[int, bytes] = defaultdict(bytes)
     with selectors.DefaultSelector() as selector:
         for number, request in enumerate(requests):
             connection = socket.create_connection(("127.0.0.1", port))
@@ -58,10 +64,14 @@ def load(port: int, requests: list[bytes], seconds: float) -> Answers:
         while time.perf_counter() < end:
             for key, _ in selector.select(0.2):
                 connection = key.fileobj
-                answer = connection.recv(65_536)
-                answers[key.data].append((time.perf_counter() - sent[key.data], answer))
-                sent[key.data] = time.perf_counter()
-                connection.sendall(requests[key.data])
+                piece = connection.recv(65_536)
+                assert piece, f"closed in place of an answer, after {received[key.data]!r}"
+                received[key.data] += piece
+                # Head and body may come apart: to take them for two answers would send ever more ahead.
+                if is_whole(received[key.data]):
+                    answers[key.data].append((time.perf_counter() - sent[key.data], received.pop(key.data)))
+                    sent[key.data] = time.perf_counter()
+                    connection.sendall(requests[key.data])
         for key in list(selector.get_map().values()):
             key.fileobj.close()
     return answers
