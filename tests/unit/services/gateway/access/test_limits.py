@@ -201,22 +201,6 @@ def test_what_was_admitted_is_told_and_what_all_have_left_is_taken_over():
     run(test)
 
 
-def test_a_key_that_was_refused_is_looked_up_when_it_may_ask_again():
-    async def test(process: Process) -> None:
-        one = caller(per_second=10, burst=2)
-        process.shared.left = Left(0.0, 2, 0.0, 0.0)
-        process.admitted(one)
-        await process.told(1)
-        with pytest.raises(RateExceeded):
-            process.limiter.take(one, 1)
-        process.shared.left = Left(1.0, 2, 0.0, 0.0)
-        process.now.at += 0.11
-        await process.told(2)
-        process.limiter.take(one, 1)
-
-    run(test)
-
-
 def test_nothing_is_told_of_keys_that_ask_nothing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "POLL_S", 0.001)
 

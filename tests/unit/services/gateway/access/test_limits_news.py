@@ -8,6 +8,7 @@ import pytest
 
 from services.gateway.access import limits
 from shared.adapters.redis_limits import Left, Spent, Standing
+from shared.adapters.web.access import Caller
 from shared.errors import QuotaExceeded, RateExceeded
 from tests.support.key_limits import DAY_S, Process, caller, run
 
@@ -20,6 +21,17 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def settled() -> None:
     """Let the limiter do what it will do without being asked anything."""
     await asyncio.sleep(0.1)
+
+
+async def refused(process: Process) -> Caller:
+    """Spend all that a key has, and what the other process has; it has been told and is refused."""
+    one = caller(per_second=10, burst=2)
+    process.shared.left = Left(0.0, 2, 0.0, 0.0)
+    process.admitted(one)
+    await process.told(1)
+    with pytest.raises(RateExceeded):
+        process.limiter.take(one, 1)
+    return one
 
 
 def test_of_a_key_with_one_limit_nothing_is_told_of_the_other():
@@ -36,12 +48,7 @@ def test_of_a_key_with_one_limit_nothing_is_told_of_the_other():
 
 def test_news_for_a_key_that_was_refused_come_without_its_asking_again_and_at_its_time():
     async def test(process: Process) -> None:
-        one = caller(per_second=10, burst=2)
-        process.shared.left = Left(0.0, 2, 0.0, 0.0)
-        process.admitted(one)
-        await process.told(1)
-        with pytest.raises(RateExceeded):
-            process.limiter.take(one, 1)
+        one = await refused(process)
         await settled()
         assert len(process.shared.told) == 1, "a tenth of a second is to go by"
         process.shared.left = Left(1.0, 2, 0.0, 0.0)
@@ -57,12 +64,7 @@ def test_news_for_a_key_that_was_refused_come_without_its_asking_again_and_at_it
 
 def test_news_go_on_for_as_long_as_others_take_it_all():
     async def test(process: Process) -> None:
-        one = caller(per_second=10, burst=2)
-        process.shared.left = Left(0.0, 2, 0.0, 0.0)
-        process.admitted(one)
-        await process.told(1)
-        with pytest.raises(RateExceeded):
-            process.limiter.take(one, 1)
+        await refused(process)
         for already in (2, 3, 4):
             process.now.at += 0.11
             await process.told(already)
